@@ -1,0 +1,1 @@
+"""In-process calls: servegraph and MLRun, in alternating subprocesses."""

@@ -1,0 +1,69 @@
+"""``servegraph serve``: a function over HTTP on this machine, with supervised worker processes."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from servegraph import jsoncodec
+from servegraph.errors import SettingsError
+from servegraph.settings import load_settings
+
+FACTORY = "servegraph.runtimes.local:build_application"
+
+
+@click.command(name="serve", short_help="Serve a function over HTTP.")
+@click.argument("target")
+@click.option("--name", help="The function to serve, where a file defines several.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--http-port", type=int, help="TCP port of the HTTP edge; 0 takes any free one.  [default: 8080]")
+@click.option("--workers", type=int, help="Worker processes, each with its own models.  [default: 1]")
+@click.option("--reload", is_flag=True, default=None, help="Restart when a source file changes. For development.")
+@click.option("--access-log/--no-access-log", default=None, help="Log one line for each request.")
+@click.option("--log-level", help="debug, info, warning, error or critical.  [default: info]")
+@click.option("--settings", "settings_file", type=click.Path(dir_okay=False), help="A YAML, JSON or TOML file.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting: limits.json_depth=32.")
+def command(
+    target: str, name: str | None, settings_file: str | None, assignments: tuple[str, ...], **flags: Any
+) -> None:
+    """Serve TARGET: a .py file or notebook, a graph spec (.yaml, .json), a folder, or module:attr.
+
+    \b
+    Examples:
+      servegraph serve examples/iris/function.py
+      servegraph serve function.py:fraud --http-port 9000 --workers 4
+      servegraph serve graph.yaml --set timeouts.request_s=5
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from servegraph.runtimes.supervisor import Supervisor
+
+    described = describe(target, name)
+    overrides = {**flags, **dict(_assignment(a) for a in assignments)}
+    settings = load_settings(file=settings_file, overrides=overrides, function=described["settings"])
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s"
+    )
+    watch = [Path(p) for p in described["files"]] if settings.reload else []
+    supervisor = Supervisor(settings, FACTORY, {"function": target, "name": name}, watch=watch)
+    sys.exit(supervisor.run())
+
+
+def describe(target: str, name: str | None) -> dict[str, Any]:
+    """What a target's function asks for, found in a process of its own: the supervisor runs no user code."""
+    line = [sys.executable, "-m", "servegraph.cli.describe", target, *([name] if name else [])]
+    done = subprocess.run(line, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own module
+    if done.returncode != 0:
+        raise click.exceptions.Exit(1)
+    described: dict[str, Any] = jsoncodec.loads(done.stdout)
+    return described
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise SettingsError(f"--set takes NAME=VALUE, not {text!r}")
+    return name, value

@@ -1,0 +1,366 @@
+"""One worker process: it builds the application, serves it with uvicorn, and reports to its supervisor.
+
+Run as ``python -m servegraph.runtimes.worker FD``, where FD holds the `Start` message. The event loop itself
+writes the heartbeats, so a loop that is blocked goes silent and is noticed.
+
+Its life is ``starting -> ready -> draining -> stopped``. SIGTERM and SIGINT begin the drain:
+
+1. the application says that it is not ready, and new requests are still taken for ``drain_delay_s``;
+2. nothing new is accepted, and what was admitted has ``drain_timeout_s`` to finish;
+3. the application is closed, and the process exits with 0, or with 1 if requests had to be cut off.
+
+A second signal ends the process at once with code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from servegraph.errors import ServegraphError
+from servegraph.importing import import_object
+from servegraph.runtimes.http_protocol import LimitedHttpProtocol, close_overdue, limited_protocol
+from servegraph.runtimes.worker_protocol import (
+    DUMP_SIGNAL,
+    Application,
+    ApplicationFactory,
+    Drain,
+    Failure,
+    Heartbeat,
+    Lines,
+    Message,
+    Start,
+    WorkerInfo,
+    WorkerState,
+    decode,
+    encode,
+)
+from servegraph.settings import ServerSettings
+
+logger = logging.getLogger("servegraph.worker")
+
+_CLOSE_S = 4.0
+_EXIT_S = 0.5
+_SETTLE_S = 0.1
+_POLL_S = 0.02
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Serves an application until it is told to stop."""
+
+    def __init__(self, start: Start, settings: ServerSettings, application: Application, channel: Channel) -> None:
+        self._start = start
+        self._settings = settings
+        self._application = application
+        self._channel = channel
+        self._state = WorkerState.STARTING
+        self._beats = 0
+        self._stop = asyncio.Event()
+        self._delay_s = settings.timeouts.drain_delay_s
+        self._signalled = False
+        self._server = uvicorn.Server(self._uvicorn_config())
+        self._listener: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop
+
+    async def run(self) -> int:
+        """Serve; the exit code of the process, once it has drained."""
+        loop = self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        loop.add_reader(self._channel.fileno(), self._on_command)
+        heart = asyncio.create_task(self._beat(), name="heartbeat")
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            if self._start.listen_early:
+                await self._listen()
+            startup = asyncio.create_task(self._application.startup(), name="startup")
+            await asyncio.wait({startup, stop, heart}, return_when=asyncio.FIRST_COMPLETED)
+            if startup.done():
+                await startup
+                if self._listener is None:
+                    await self._listen()
+                _settle_garbage()
+                self._enter(WorkerState.READY)
+                await asyncio.wait({stop, heart}, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                startup.cancel()
+            if heart.done():
+                await heart  # only an error ends it
+            return await self._drain()
+        finally:
+            heart.cancel()
+            stop.cancel()
+            loop.remove_reader(self._channel.fileno())
+
+    def _uvicorn_config(self) -> uvicorn.Config:
+        config = uvicorn.Config(
+            self._application,
+            http=limited_protocol(self._settings.limits),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,
+        )
+        config.load()
+        return config
+
+    async def _listen(self) -> None:
+        self._listener = socket.socket(fileno=self._start.listen_fd)
+        self._server.lifespan = self._server.config.lifespan_class(self._server.config)
+        await self._server.startup(sockets=[self._listener])
+
+    def _enter(self, state: WorkerState) -> None:
+        self._state = state
+        self._report()
+
+    def _report(self) -> None:
+        self._beats += 1
+        application = self._application
+        self._channel.send(
+            Heartbeat(self._beats, application.in_flight(), application.stuck_calls(), self._state.value)
+        )
+
+    async def _beat(self) -> None:
+        """Once a second: the heartbeat, the time for ``Date`` headers, and the clients that are too slow."""
+        loop = asyncio.get_running_loop()
+        limits = self._settings.limits
+        interval = min(1.0, self._settings.timeouts.hang_s / 4, limits.header_timeout_s / 4)
+        while True:
+            self._report()
+            await self._server.on_tick(0)
+            close_overdue(self._server.server_state.connections, loop.time())
+            await asyncio.sleep(interval)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # A Python-level handler also runs while user code blocks the event loop.
+        if self._signalled:
+            os._exit(1)
+        self._signalled = True
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _on_command(self) -> None:
+        messages = self._channel.receive()
+        if messages is None:
+            logger.error("worker %d: the supervisor is gone", os.getpid())
+            os._exit(1)
+        for message in messages:
+            if isinstance(message, Drain):
+                self._delay_s = message.delay_s
+                self._stop.set()
+
+    async def _drain(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._application.begin_drain()
+        self._enter(WorkerState.DRAINING)
+        await asyncio.sleep(self._delay_s)
+        if self._listener is not None:
+            for server in self._server.servers:
+                server.close()
+            self._listener.close()
+        # Requests that are on the wire already are read before idle connections are closed.
+        await asyncio.sleep(_SETTLE_S)
+        deadline = loop.time() + self._settings.timeouts.drain_timeout_s - _SETTLE_S
+        state = self._server.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        while (state.connections or state.tasks or self._application.in_flight()) and loop.time() < deadline:
+            await asyncio.sleep(_POLL_S)
+        clean = not (state.connections or state.tasks)
+        if not clean:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the cancelled tasks are no news
+            await cut_off(state)
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._application.aclose()
+        except TimeoutError:
+            logger.error("the application did not close within %g s", _CLOSE_S)
+            clean = False
+        return 0 if clean else 1
+
+
+async def cut_off(state: ServerState) -> None:
+    """Answer 503 where nothing was answered yet, and end what is still connected."""
+    for connection in list(state.connections):
+        if not isinstance(connection, LimitedHttpProtocol):
+            continue
+        cycle = connection.cycle
+        if cycle is None or cycle.response_complete:
+            continue
+        scope = cycle.scope
+        ids = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
+        logger.error("cut off at the end of the drain: %s %s %s", scope["method"], scope["path"], *ids or ["-"])
+        if not cycle.response_started:
+            connection.transport.write(_STOPPING)
+        cycle.disconnected = True
+        connection.transport.close()
+    for task in list(state.tasks):
+        task.cancel()
+    if state.tasks:
+        await asyncio.wait(set(state.tasks), timeout=_SETTLE_S)
+    await asyncio.sleep(_SETTLE_S)
+    for connection in list(state.connections):
+        connection.transport.abort()
+
+
+_STOPPING_BODY = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
+    b'"detail":"the server stopped before it could answer"}'
+)
+_STOPPING = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_STOPPING_BODY), _STOPPING_BODY)
+)
+
+
+class Channel:
+    """The worker's end of the socket to its supervisor. Never waits."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(False)
+        self._lines = Lines()
+
+    def fileno(self) -> int:
+        """The file descriptor, to wait for messages."""
+        return self._socket.fileno()
+
+    def send(self, message: Message) -> None:
+        """Send, or drop the message if the supervisor has not read those before it or is gone."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            self._socket.send(encode(message))
+
+    def receive(self) -> list[Message] | None:
+        """The messages that have arrived; None when the supervisor is gone."""
+        try:
+            data = self._socket.recv(65536)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            return None
+        return [decode(line) for line in self._lines.feed(data)] if data else None
+
+
+def main(argv: list[str]) -> int:
+    """Run the worker whose start message is in the file descriptor ``argv[0]``; its exit code."""
+    with open(int(argv[0]), "rb") as file:  # noqa: PTH123
+        start = decode(file.read().rstrip(b"\n"))
+    if not isinstance(start, Start):
+        raise ServegraphError("a worker is started with a start message")
+    info = WorkerInfo(**start.info)
+    _die_with(info.supervisor_pid)
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    channel = Channel(start.channel_fd)
+    settings = ServerSettings.from_dict(start.settings)
+    _configure_logging(settings)
+    try:
+        _extend_search_path(start.search_path)
+        factory: ApplicationFactory = import_object(start.factory)
+        application = factory(start.target, settings, info)
+        # Never closed: that would wait for threads that user code has left running.
+        runner = asyncio.Runner(loop_factory=_loop_factory())
+        return runner.run(_serve(start, settings, application, channel))
+    except ServegraphError as exc:
+        channel.send(Failure(_short(exc)))
+        logger.debug("the application cannot be built", exc_info=exc)
+    except Exception as exc:
+        channel.send(Failure(_short(exc)))
+        logger.exception("the application cannot be built or has failed")
+    return 1
+
+
+async def _serve(start: Start, settings: ServerSettings, application: Application, channel: Channel) -> int:
+    return await Worker(start, settings, application, channel).run()
+
+
+def _short(exc: BaseException) -> str:
+    """An error and its causes in one short text: it has to pass through the channel at once."""
+    parts: list[str] = []
+    current: BaseException | None = exc
+    while current is not None and len(parts) < 5:
+        text = str(current)
+        named = text if isinstance(current, ServegraphError) and text else f"{type(current).__name__}: {text}"
+        if parts and text and parts[-1].endswith(f": {text}"):  # the error quotes its cause: that is told once
+            parts[-1] = parts[-1].removesuffix(text) + named
+        else:
+            parts.append(named)
+        current = current.__cause__
+    return "; caused by ".join(parts)[:4000]
+
+
+def _die_with(supervisor_pid: int) -> None:
+    """Have the kernel kill this process when its supervisor dies, however busy it is then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor_pid:  # it died before the call above
+        os._exit(1)
+
+
+def _extend_search_path(paths: list[str]) -> None:
+    for path in paths:
+        if (absolute := str(Path(path).absolute())) not in sys.path and path not in sys.path:
+            sys.path.append(absolute)
+
+
+def _configure_logging(settings: ServerSettings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s",
+    )
+    # uvicorn warns of each malformed request: one line per request of an attacker.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def _settle_garbage() -> None:
+    """Keep what is loaded by now out of the garbage collector's rounds, and let it look less often.
+
+    Models and libraries are some hundred thousand objects that stay; going through them again and again was a tenth
+    of a worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    loop: type[asyncio.AbstractEventLoop] = uvloop.Loop
+    return loop
+
+
+def _exit(code: int) -> None:
+    """Leave like any Python process, but do not wait for threads that user code has left running."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    watchdog = threading.Timer(_EXIT_S, os._exit, (code,))
+    watchdog.daemon = True
+    watchdog.start()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    _exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""Bounds on JSON bodies, checked before and while they are read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final
+
+from servegraph import jsoncodec
+from servegraph.errors import RequestError
+
+_NOT_BRACKETS: Final = bytes(b for b in range(256) if b not in b"[]{}")
+_STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
+"""One level down, one level up, as signed bytes."""
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_MANY: Final = 10_000
+"""From how many brackets on a body is looked at without its strings before it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLimits:
+    """How deep and how large a JSON body may be."""
+
+    depth: int = 64
+    """Objects and arrays within each other."""
+    elements: int = 1_000_000
+    """Values in the whole body."""
+
+
+def parse_json(body: bytes, limits: JsonLimits) -> Any:
+    """The value of a JSON body within limits.
+
+    Raises:
+        RequestError: the body is too deep or holds too many values.
+        JSONDecodeError: it is not JSON.
+    """
+    # Too few brackets to be deep, too few brackets and commas to be long, strings included: most bodies.
+    brackets = body.count(b"[") + body.count(b"{")
+    if brackets <= limits.depth and body.count(b",") + brackets <= limits.elements:
+        return jsoncodec.loads(body)
+    # Refuse before reading where that is possible: what is nested or long costs many times its size in memory.
+    if b'"' not in body:
+        _check_text(body, limits)
+    elif brackets > _MANY:
+        _check_text(_STRING.sub(b"0", body), limits)
+    value = jsoncodec.loads(body)
+    _check(value, limits)
+    return value
+
+
+def check_json(body: bytes, limits: JsonLimits) -> Any:
+    """As `parse_json`, for a body that may not be JSON at all."""
+    if body.lstrip()[:1] not in (b"{", b"["):
+        return jsoncodec.loads(body)
+    return parse_json(body, limits)
+
+
+def _check_text(body: bytes, limits: JsonLimits) -> None:
+    """Refuse a body without strings that is too deep or too long; whether it is JSON is not looked at."""
+    brackets = body.translate(_STEPS, _NOT_BRACKETS)
+    # Every value but the first stands behind a comma or an opening bracket, and every container is a value.
+    if body.count(b",") >= limits.elements or brackets.count(b"\x01") > limits.elements + 1:
+        raise RequestError(f"the body holds more than {limits.elements} values")
+    if max(accumulate(memoryview(brackets).cast("b")), default=0) > limits.depth:
+        raise RequestError(f"the body is nested deeper than {limits.depth}")
+
+
+def _check(value: Any, limits: JsonLimits) -> None:
+    """Count levels and values of what was read; wide levels are gone through once."""
+    level: list[Any] = [value]
+    count = 0
+    for depth in range(limits.depth + 1):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        count += len(inner)
+        if count > limits.elements:
+            raise RequestError(f"the body holds more than {limits.elements} values")
+        level = [v for v in inner if isinstance(v, (dict, list))]
+        if not level:
+            return
+        if depth + 1 >= limits.depth:
+            raise RequestError(f"the body is nested deeper than {limits.depth}")
