@@ -1,0 +1,1 @@
+"""Seldon components and deployments served: the command, the edges, the tools."""
