@@ -5,6 +5,11 @@ from __future__ import annotations
 import socket
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy makes single examples slow; what hangs is found by the time limit of the test.
+settings.register_profile("servegraph", deadline=None)
+settings.load_profile("servegraph")
 
 
 @pytest.fixture

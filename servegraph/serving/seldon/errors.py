@@ -1,4 +1,4 @@
-"""The exceptions of Seldon components, under the names that their code raises, and the envelope they are answered in."""
+"""The exceptions of Seldon components, under the names that their code raises, and their envelope."""
 
 from __future__ import annotations
 
