@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -29,8 +30,40 @@ Target: TypeAlias = str | dict[str, Any]
 """What to build the application from: a path or reference, or plain data. The factory knows what it means."""
 
 
+class Edge(Protocol):
+    """A further way into an application beside its HTTP one: gRPC, or a second HTTP port.
+
+    The event loop of the worker calls all of these; an edge may work on threads of its own.
+    """
+
+    async def start(self, sock: socket.socket) -> None:
+        """Take requests at the address of this socket.
+
+        It listens already and is shared with the other workers, or it only reserves the address with
+        ``SO_REUSEPORT``, where its `Listen` says so. It belongs to the caller, who closes it after `stop`.
+        """
+
+    def begin_drain(self) -> None:
+        """Say not ready from now on; go on answering."""
+
+    async def stop(self, grace_s: float) -> bool:
+        """Accept nothing more, give what is in flight this long, cut off the rest; whether nothing had to be.
+
+        Called once, also when the edge was not started.
+        """
+
+    def in_flight(self) -> int:
+        """How many requests are being worked on."""
+
+    def stuck_calls(self, grace_s: float) -> int:
+        """How many calls still run this long after their deadline."""
+
+
 class Application(Protocol):
-    """What a worker serves: an ASGI callable with the steps of its life."""
+    """What a worker serves: an ASGI callable with the steps of its life.
+
+    One that offers further edges has them in an attribute ``edges``, by the names of their listeners; see `edges_of`.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -49,6 +82,12 @@ class Application(Protocol):
 
     async def aclose(self) -> None:
         """Hand over what is left to write and release everything; no request comes any more."""
+
+
+def edges_of(application: Application) -> Mapping[str, Edge]:
+    """The edges that an application offers beside its HTTP one, by name; most offer none."""
+    edges: Mapping[str, Edge] = getattr(application, "edges", {})
+    return edges
 
 
 class WorkerState(enum.StrEnum):
