@@ -244,7 +244,8 @@ class Compiler:
         target = self._object(step, class_name, routes=routes)
         self.objects[step.name or ("router" if root else "")] = target
         bound = self._bind_object(step, target)
-        bound.parallel = bound.parallel or any(r.call.is_async for r in routes.values())
+        # A route that waits for nothing but its own routes has told already whether those wait.
+        bound.parallel = bound.parallel or any(r.call.is_async and not r.call.keeps_time for r in routes.values())
         if bound.is_async and not _keeps_time(target):
             bound.parallel = True  # its own code may wait
         return bound
@@ -261,7 +262,8 @@ class Compiler:
             objects = self.objects
         finally:
             self.objects = outer
-        self.objects.update((f"{router.name or 'router'}/{key}", target) for target in objects.values())
+        # A router among the routes has routes of its own: each keeps its place in the path.
+        self.objects.update((f"{router.name or 'router'}/{name}", target) for name, target in objects.items())
         model, _, version = key.partition(":")
         return Route(key, self._call(bound), bound.target, model, version)
 

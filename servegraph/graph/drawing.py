@@ -137,22 +137,24 @@ class _Artist:
         node = self.drawing.add(kind, name, detail=detail, answers=step.responder, shape=step.shape)
         self.ids[name] = node.id
         if isinstance(step, RouterStep) and step.routes:
-            self._routes(step, node)
+            self.drawing.groups.append(self._routes(step, node))
         return node
 
-    def _routes(self, router: RouterStep, node: Node) -> None:
+    def _routes(self, router: RouterStep, node: Node) -> list[str]:
+        """Draw the routes of a router, those of routers among them too; the ids of all."""
         group = [node.id]
         shown = list(router.routes.items())[:MAX_ROUTES_DRAWN]
         for key, route in shown:
-            child = self.drawing.add("task", key, detail=_detail(route, key), shape=route.shape)
-            group.append(child.id)
+            kind: NodeKind = "router" if isinstance(route, RouterStep) else "task"
+            child = self.drawing.add(kind, key, detail=_detail(route, key), shape=route.shape)
             self._edge(node.id, child.id, "route")
+            group.extend(self._routes(route, child) if isinstance(route, RouterStep) else [child.id])
         hidden = len(router.routes) - len(shown)
         if hidden:
             more = self.drawing.add("more", f"{hidden} more routes")
             group.append(more.id)
             self._edge(node.id, more.id, "route")
-        self.drawing.groups.append(group)
+        return group
 
     def _edge(self, source: str, target: str, kind: EdgeKind = "next", label: str = "") -> None:
         self.drawing.edges.append(Edge(source, target, kind, label))

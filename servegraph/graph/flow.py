@@ -197,20 +197,20 @@ class FlowGraph:
         return len(self.steps)
 
     def path_to_step(self, path: str) -> Any:
-        """The step named ``a``, or the route ``b`` of router ``a`` for ``a/b``.
+        """The step named ``a``, or the route ``b`` of router ``a`` for ``a/b``, and so on where routes are routers.
 
         Raises:
             GraphError: there is none; the message lists those there are.
         """
-        name, _, rest = path.partition("/")
+        name, *rest = path.split("/")
         if name not in self.steps:
             raise GraphError(f"the graph has no step {name!r}; {closest(name, self.steps)}")
         step = self.steps[name]
-        if not rest:
-            return step
-        if not isinstance(step, RouterStep):
-            raise GraphError(f"step {name!r} is no router and has no {rest!r}")
-        return step[rest]
+        for key in filter(None, rest):
+            if not isinstance(step, RouterStep):
+                raise GraphError(f"step {step.name!r} is no router and has no {key!r}")
+            step = step[key]
+        return step
 
     def followers(self, name: str) -> list[str]:
         """The names of the steps that run after this one, in the order they were added."""

@@ -171,10 +171,11 @@ def graph_copy(graph: Any) -> Any:
 
 
 def _all_steps(graph: Any) -> Iterable[Any]:
-    steps = [graph] if hasattr(graph, "routes") else list(graph.steps.values())
-    for step in steps:
+    waiting = [graph] if hasattr(graph, "routes") else list(graph.steps.values())
+    while waiting:
+        step = waiting.pop()
         yield step
-        yield from getattr(step, "routes", {}).values()
+        waiting.extend(getattr(step, "routes", {}).values())
 
 
 def _ours(objects: Iterable[Any]) -> Iterable[Any]:
