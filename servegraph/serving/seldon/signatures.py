@@ -1,0 +1,146 @@
+"""How a component's methods are called: found out once, from their signatures.
+
+Components name their parameters as they like and leave out what they do not use. A method is looked at when the
+component is made; a request then calls it the one way that it takes, and an error inside it is never mistaken for
+one of calling it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from servegraph.errors import GraphError
+
+Invoke: TypeAlias = Callable[..., Any]
+"""What a method is called through: takes everything there is to hand over, and hands on what the method takes."""
+
+
+def takes_rows(method: Callable[..., Any], name: str) -> Invoke:
+    """A call ``(values, names, meta)`` of predict, transform_input, transform_output, route or score.
+
+    Raises:
+        GraphError: the method needs arguments that nothing gives it.
+    """
+    signature = _signature(method)
+    if signature is None:
+        return _tried_rows(method)
+    places, keywords, any_keyword = _parameters(signature)
+    if places == 0 and "meta" not in keywords:
+        raise GraphError(f"{name}() takes no argument: it is called with the values and the names of their columns")
+    _refuse_required(signature, name, given=2, keywords=("meta",))
+    second_is_meta = _second_name(signature) == "meta"  # it gets the names, as it always did
+    if places == 1:
+        only = _only_place(signature)
+        return (
+            (lambda values, names, meta: method(values, meta=meta))
+            if ("meta" in keywords and only != "meta") or any_keyword
+            else (lambda values, names, meta: method(values))
+        )
+    if ("meta" in keywords and not second_is_meta) or any_keyword:
+        return lambda values, names, meta: method(values, names, meta=meta)
+    return lambda values, names, meta: method(values, names)
+
+
+def takes_lists(method: Callable[..., Any], name: str) -> Invoke:
+    """A call ``(list of values, list of names)`` of aggregate."""
+    signature = _signature(method)
+    if signature is None:
+        return method
+    places, _, _ = _parameters(signature)
+    _refuse_required(signature, name, given=2)
+    return method if places >= 2 else (lambda values, names: method(values))
+
+
+def takes_feedback(method: Callable[..., Any], name: str) -> Invoke:
+    """A call ``(values, names, reward, truth, routing)`` of send_feedback, which may leave out ``routing``."""
+    signature = _signature(method)
+    if signature is None:
+        return lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing)
+    places, keywords, any_keyword = _parameters(signature)
+    _refuse_required(signature, name, given=4, keywords=("routing",))
+    if places < 4:
+        raise GraphError(f"{name}() must take the values, their names, the reward and the truth")
+    if "routing" in keywords or any_keyword:
+        return lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing)
+    return lambda values, names, reward, truth, routing: method(values, names, reward, truth)
+
+
+def takes_little(method: Callable[..., Any], name: str) -> Invoke:
+    """A call ``(values)`` of tags, metrics, class_names and the like, most of which take nothing."""
+    signature = _signature(method)
+    if signature is None:
+        return lambda values: method()
+    required = [
+        p
+        for p in signature.parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    _refuse_required(signature, name, given=1)
+    return (lambda values: method(values)) if required else (lambda values: method())
+
+
+def _signature(method: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature, or ``None`` where there is none to look at, as for functions written in C."""
+    try:
+        return inspect.signature(method)
+    except (TypeError, ValueError):
+        return None
+
+
+def _parameters(signature: inspect.Signature) -> tuple[int, set[str], bool]:
+    """How many arguments it takes by place, which by keyword, and whether it takes any keyword."""
+    places, keywords, any_keyword = 0, set(), False
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            places += 1
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            places += 100
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            any_keyword = True
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            keywords.add(parameter.name)
+    return places, keywords, any_keyword
+
+
+def _by_place(signature: inspect.Signature) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p for p in signature.parameters.values() if p.kind in kinds]
+
+
+def _second_name(signature: inspect.Signature) -> str | None:
+    placed = _by_place(signature)
+    return placed[1].name if len(placed) > 1 else None
+
+
+def _only_place(signature: inspect.Signature) -> str:
+    return _by_place(signature)[0].name
+
+
+def _refuse_required(signature: inspect.Signature, name: str, given: int, keywords: tuple[str, ...] = ()) -> None:
+    """Raise for a parameter without a default that nothing would fill."""
+    for position, parameter in enumerate(_by_place(signature)):
+        if position >= given and parameter.default is parameter.empty and parameter.name not in keywords:
+            raise GraphError(f"{name}() needs an argument {parameter.name!r} that no request has: give it a default")
+    for parameter in signature.parameters.values():
+        missing = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if missing and parameter.name not in keywords:
+            raise GraphError(f"{name}() needs an argument {parameter.name!r} that no request has: give it a default")
+
+
+def _tried_rows(method: Callable[..., Any]) -> Invoke:
+    """A call of a function that tells no signature: with all there is, else with less.
+
+    A ``TypeError`` counts only when it comes from the call itself and not from inside the function.
+    """
+
+    def invoke(values: Any, names: Any, meta: Any) -> Any:
+        try:
+            return method(values, names, meta=meta)
+        except TypeError as exc:
+            if exc.__traceback__ is None or exc.__traceback__.tb_next is not None:
+                raise
+        return method(values, names)
+
+    return invoke
