@@ -26,10 +26,13 @@ class Kind:
     maximum: float = math.inf
     open_minimum: bool = False
     """Whether the minimum itself is left out."""
+    optional: bool = False
+    """Whether it may also be ``off``, which is ``None``."""
 
 
 Count = Annotated[int, Kind("a whole number", minimum=1)]
 Port = Annotated[int, Kind("a port number", minimum=0, maximum=65535)]
+OptionalPort = Annotated[int | None, Kind("a port number or off", minimum=0, maximum=65535, optional=True)]
 Size = Annotated[int, Kind("a size in bytes, such as 8MiB", minimum=1)]
 Seconds = Annotated[float, Kind("a number of seconds", minimum=0)]
 Positive = Annotated[float, Kind("a number of seconds", minimum=0, open_minimum=True)]
@@ -49,7 +52,7 @@ def coerce(value: Any, annotation: Any) -> Any:
     """
     if get_origin(annotation) is Annotated:
         base, kind = get_args(annotation)
-        return _number(value, base, kind)
+        return None if kind.optional and _is_off(value) else _number(value, base, kind)
     if get_origin(annotation) is Literal:
         return _choice(value, get_args(annotation))
     if annotation is bool:
@@ -109,7 +112,7 @@ def _parse(text: str, suffix: str, path: Path) -> Any:
         raise SettingsError(f"{path}: {exc}") from exc
 
 
-def _number(value: Any, base: type, kind: Kind) -> int | float:
+def _number(value: Any, base: Any, kind: Kind) -> int | float:
     number: int | float
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{_shown(value)} is not {kind.name}")
@@ -129,6 +132,11 @@ def _number(value: Any, base: type, kind: Kind) -> int | float:
     if number < kind.minimum or number > kind.maximum or (kind.open_minimum and number == kind.minimum):
         raise ValueError(f"{_shown(value)} is out of range: it takes {_range(kind)}")
     return number
+
+
+def _is_off(value: Any) -> bool:
+    # YAML reads a bare ``off`` as false.
+    return value is None or value is False or (isinstance(value, str) and value.strip().lower() == "off")
 
 
 def _size(text: str) -> int:

@@ -31,6 +31,7 @@ from servegraph.errors import SettingsError, closest
 from servegraph.setting_values import (
     Count,
     Milliseconds,
+    OptionalPort,
     Port,
     Positive,
     Seconds,
@@ -47,6 +48,9 @@ ENV_FILE = "SERVEGRAPH_SETTINGS"
 
 OTHER_VARIABLES: Mapping[str, str] = {
     ENV_FILE: "The settings file to read when none is given on the command line.",
+    "SERVEGRAPH_ALLOW_PICKLE": "Whether models in pickle formats may be loaded where the deployment does not say.",
+    "SERVEGRAPH_MODEL_HOSTS": "Hosts of private networks that packaged servers may fetch models from, over HTTP.",
+    "SERVEGRAPH_PVC_ROOT": "The folder that the claim of a pvc:// model is mounted at; /mnt/pvc when not set.",
 }
 """Documented ``SERVEGRAPH_*`` variables that are no settings: the loader lets them pass."""
 
@@ -151,6 +155,18 @@ class ErrorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GrpcSettings:
+    """How much the gRPC edge takes and how it works."""
+
+    threads: Count = field(default_factory=_default_threads)
+    """Threads per worker that answer gRPC calls: by default the CPUs + 4, at most 32."""
+    max_message_bytes: Size = 4 * 1024**2
+    """Largest gRPC message that is read; for larger ones the answer is RESOURCE_EXHAUSTED."""
+    max_concurrent: Count = 1000
+    """gRPC calls per worker that run or wait for a thread; for further ones the answer is RESOURCE_EXHAUSTED."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """All settings of a local server; see `load_settings` for where they come from."""
 
@@ -158,6 +174,10 @@ class ServerSettings:
     """Name or address to listen on; ``0.0.0.0`` is all IPv4 addresses of this machine."""
     http_port: Port = 8080
     """TCP port of the HTTP edge; 0 takes any free one."""
+    grpc_port: OptionalPort = 8081
+    """TCP port of the gRPC edge, opened where the function offers gRPC; 0 takes any free one, ``off`` opens none."""
+    metrics_port: OptionalPort = None
+    """A TCP port of its own for ``/metrics``, which the HTTP port has anyway; 0 takes any free one."""
     workers: Count = 1
     """How many worker processes serve requests, each with its own copy of the models."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -176,6 +196,8 @@ class ServerSettings:
     """Which web pages of other origins may call the server from a browser."""
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     """Where synchronous model code runs."""
+    grpc: GrpcSettings = field(default_factory=GrpcSettings)
+    """How much the gRPC edge takes and how it works."""
     errors: ErrorSettings = field(default_factory=ErrorSettings)
     """What answers to failed requests hold."""
 

@@ -14,7 +14,7 @@ from servegraph.settings import SettingRow, describe_settings
 PAGE = Path(__file__).parent.parent / "docs" / "guide" / "serving.md"
 BEGIN, END = "<!-- settings: made by tools/settings_table.py -->\n", "<!-- end of settings -->\n"
 # Defaults that depend on the machine.
-COMPUTED = {"executor.threads": "CPUs + 4"}
+COMPUTED = {"executor.threads": "CPUs + 4", "grpc.threads": "CPUs + 4"}
 
 
 def table() -> str:
@@ -36,6 +36,8 @@ def _default(row: SettingRow) -> str:
     if row.name in COMPUTED:
         return COMPUTED[row.name]
     value: Any = row.default
+    if value is None:
+        return "`off`"
     if "bytes" in row.type:
         return f"{value // 1024**2} MiB" if value % 1024**2 == 0 else f"{value // 1024} KiB"
     if isinstance(value, bool):

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import uvicorn
-
 from servegraph.errors import ServegraphError, SettingsError
+from servegraph.runtimes.asgi_server import AsgiServer
 from servegraph.runtimes.banner import describe
-from servegraph.runtimes.http_protocol import close_overdue, limited_protocol
-from servegraph.runtimes.listening import open_listener
+from servegraph.runtimes.edges import Edges
+from servegraph.runtimes.listening import HTTP, Listen, Listeners, listeners_for
 from servegraph.runtimes.local import LocalApplication, make_application
 from servegraph.runtimes.source import being_loaded
-from servegraph.runtimes.worker import cut_off
+from servegraph.runtimes.worker_protocol import edges_of
 from servegraph.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
@@ -37,15 +35,22 @@ class RunningServer:
     ) -> None:
         self.function = function
         self.settings = settings
-        self._socket: socket.socket = open_listener(settings.host, settings.http_port)
-        host, port = self._socket.getsockname()[:2]
+        self._listeners = Listeners({HTTP: Listen(settings.host, settings.http_port)})
+        self._listeners.open()
+        host, port = self._listeners.address(HTTP)
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - for a URL that works here
         self.url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
         try:
             self.application: LocalApplication = make_application(function, settings, function.namespaces(None, caller))
+            edges = edges_of(self.application)
+            further = listeners_for(settings, edges)
+            self._edges = Edges(edges, further)
+            self._listeners.open(further)
         except BaseException:
-            self._socket.close()
+            self._listeners.close()
             raise
+        self.addresses: dict[str, tuple[str, int]] = self._listeners.addresses()
+        """Address and port of each listener: ``http``, and ``grpc`` and ``metrics`` where there are such."""
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,45 +110,35 @@ class RunningServer:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         application = self.application
+        server = AsgiServer(application, self.settings.limits)
         try:
             await application.startup()
+            await server.listen(self._listeners.take(HTTP))
+            await self._edges.start({name: self._listeners.take(name) for name in self.addresses if name != HTTP})
         except BaseException:
-            self._socket.close()
+            server.stop_accepting()
+            await self._edges.stop(0.0)
+            self._listeners.close()
             await application.aclose()
             raise
-        config = uvicorn.Config(
-            application,
-            http=limited_protocol(self.settings.limits),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        await server.startup(sockets=[self._socket])
         self._ready.set()
         tick = asyncio.ensure_future(self._tick(server))
         await self._stopping.wait()
-        tick.cancel()
         application.begin_drain()
-        try:
-            async with asyncio.timeout(self.settings.timeouts.drain_timeout_s):
-                await server.shutdown(sockets=[self._socket])
-        except TimeoutError:
-            await cut_off(server.server_state)
+        self._edges.begin_drain()
+        server.stop_accepting()
+        grace_s = self.settings.timeouts.drain_timeout_s
+        stopped = asyncio.ensure_future(self._edges.stop(grace_s))
+        if not await server.finish(grace_s):
             application.server.data_plane.engine.cancel_background()
+        await stopped
+        tick.cancel()
         await application.aclose()
 
     @staticmethod
-    async def _tick(server: uvicorn.Server) -> None:
-        loop = asyncio.get_running_loop()
+    async def _tick(server: AsgiServer) -> None:
         while True:
-            await server.on_tick(0)
-            close_overdue(server.server_state.connections, loop.time())
+            await server.tick()
             await asyncio.sleep(1.0)
 
 

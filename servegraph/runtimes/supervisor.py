@@ -1,8 +1,9 @@
-"""The supervisor: it owns the listening socket, starts the workers, and replaces those that die or hang.
+"""The supervisor: it owns the listening sockets, starts the workers, and replaces those that die or hang.
 
 It runs no user code and no threads, so it can be trusted to go on when a worker does not. A worker is replaced
 when it exits, when its event loop gives no heartbeat for ``hang_s``, and when it reports model calls that are
-stuck. The socket stays open meanwhile: no client is ever refused because of a worker.
+stuck. The sockets stay open meanwhile: no client is ever refused because of a worker. Where workers listen with
+sockets of their own (gRPC), the supervisor holds the address, and the other workers take the new connections.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from servegraph.errors import SettingsError
 from servegraph.monitoring.metrics import MetricsRegistry
-from servegraph.runtimes.listening import open_listener
+from servegraph.runtimes.listening import HTTP, Listen, Listeners
 from servegraph.runtimes.reload import FileWatch
 from servegraph.runtimes.restarts import CrashLoop, Restarts
 from servegraph.runtimes.worker_process import WorkerProcess
@@ -65,10 +66,16 @@ class Supervisor:
         factory: ``module:attr`` of the function that builds the application inside each worker.
         target: what the factory builds the application from; plain data.
         watch: files and folders whose change restarts the workers, where ``settings.reload`` is set.
+        listeners: where to listen for the further edges of the application, by their names.
     """
 
     def __init__(
-        self, settings: ServerSettings, factory: str, target: Target, watch: Sequence[str | Path] = ()
+        self,
+        settings: ServerSettings,
+        factory: str,
+        target: Target,
+        watch: Sequence[str | Path] = (),
+        listeners: Mapping[str, Listen] | None = None,
     ) -> None:
         if settings.reload and not watch:
             raise SettingsError("reload is on, but there are no files to watch")
@@ -77,7 +84,7 @@ class Supervisor:
         self._target = target
         self._watch = FileWatch(watch) if settings.reload else None
         self._slots = [_Slot(index) for index in range(settings.workers)]
-        self._listener: socket.socket | None = None
+        self._listeners = Listeners({HTTP: Listen(settings.host, settings.http_port), **(listeners or {})})
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._crashes = CrashLoop()
@@ -93,15 +100,17 @@ class Supervisor:
         self._metrics = ""
 
     def bind(self) -> tuple[str, int]:
-        """Open the listening socket, if it is not open yet; the address and port it has.
+        """Open the listening sockets that are not open yet; address and port of the HTTP one.
 
         Raises:
-            SettingsError: the port is taken or cannot be used.
+            SettingsError: a port is taken or cannot be used.
         """
-        if self._listener is None:
-            self._listener = open_listener(self._settings.host, self._settings.http_port)
-        host, port = self._listener.getsockname()[:2]
-        return host, port
+        self._listeners.open()
+        return self._listeners.address(HTTP)
+
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Address and port of each listener that is open, by name."""
+        return self._listeners.addresses()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; 0 after a clean drain, else 1. Needs the main thread.
@@ -110,16 +119,18 @@ class Supervisor:
         message is logged and the answer is 1. SIGHUP replaces the workers one after the other.
 
         Raises:
-            SettingsError: the port is taken or cannot be used.
+            SettingsError: a port is taken or cannot be used.
         """
-        host, port = self.bind()
+        self.bind()
         # Shared memory where there is some: a write to a file on a disk may have to wait for the disk.
         shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
         self._metrics = tempfile.mkdtemp(prefix="servegraph-", dir=shared)
         registry = MetricsRegistry(Path(self._metrics), slot=len(self._slots))
         self._lost = registry.counter("servegraph_workers_lost_total", "Workers that died, hung or were stuck.")
-        shown = f"[{host}]" if ":" in host else host
-        logger.info("listening on http://%s:%d with %d worker(s)", shown, port, len(self._slots))
+        for name, (host, port) in self.addresses().items():
+            shown = f"[{host}]" if ":" in host else host
+            where = f"http://{shown}:{port}" if name == HTTP else f"{shown}:{port} ({name})"
+            logger.info("listening on %s with %d worker(s)", where, len(self._slots))
         try:
             with self._handled_signals():
                 self._last_turn = time.monotonic()
@@ -130,7 +141,7 @@ class Supervisor:
             for slot in self._slots:
                 if slot.process is not None:
                     slot.process.close()
-            self._close_listener()
+            self._listeners.close()
             self._selector.close()
             shutil.rmtree(self._metrics, ignore_errors=True)
         logger.info("stopped")
@@ -149,7 +160,7 @@ class Supervisor:
                 self._check(slot, slot.process, now)
         if self._stopping:
             if self._stop_accepting_at is not None and now >= self._stop_accepting_at:
-                self._close_listener()
+                self._listeners.close()
             return
         self._poll_files(now)
         self._roll(now)
@@ -175,14 +186,14 @@ class Supervisor:
     def _start(self, slot: _Slot, now: float) -> None:
         slot.starts += 1
         host, port = self.bind()
-        assert self._listener is not None
-        info = WorkerInfo(slot.index, len(self._slots), slot.starts, host, port, self._metrics, os.getpid())
+        ports = {name: where[1] for name, where in self.addresses().items()}
+        info = WorkerInfo(slot.index, len(self._slots), slot.starts, host, port, self._metrics, os.getpid(), ports)
         start = Start(
             factory=self._factory,
             target=self._target,
             settings=self._settings.to_dict(),
             info=asdict(info),
-            listen_fd=self._listener.fileno(),
+            listen_fds=self._listeners.fds(),
             channel_fd=-1,
             # While others serve, a worker that still loads would only take requests away from them.
             listen_early=not any(self._is_ready(other) for other in self._slots),
@@ -323,15 +334,6 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.kill()
-
-    def _close_listener(self) -> None:
-        if self._listener is None:
-            return
-        # Unlike close, this ends the listening in all processes that have the socket, also in hung ones.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._listener = None
 
     @contextlib.contextmanager
     def _handled_signals(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ writes the heartbeats, so a loop that is blocked goes silent and is noticed.
 Its life is ``starting -> ready -> draining -> stopped``. SIGTERM and SIGINT begin the drain:
 
 1. the application says that it is not ready, and new requests are still taken for ``drain_delay_s``;
-2. nothing new is accepted, and what was admitted has ``drain_timeout_s`` to finish;
+2. nothing new is accepted by any edge, and what was admitted has ``drain_timeout_s`` to finish;
 3. the application is closed, and the process exits with 0, or with 1 if requests had to be cut off.
 
 A second signal ends the process at once with code 1.
@@ -28,12 +28,11 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-import uvicorn
-from uvicorn.server import ServerState
-
 from servegraph.errors import ServegraphError
 from servegraph.importing import import_object
-from servegraph.runtimes.http_protocol import LimitedHttpProtocol, close_overdue, limited_protocol
+from servegraph.runtimes.asgi_server import AsgiServer
+from servegraph.runtimes.edges import Edges
+from servegraph.runtimes.listening import HTTP
 from servegraph.runtimes.worker_protocol import (
     DUMP_SIGNAL,
     Application,
@@ -47,6 +46,7 @@ from servegraph.runtimes.worker_protocol import (
     WorkerInfo,
     WorkerState,
     decode,
+    edges_of,
     encode,
 )
 from servegraph.settings import ServerSettings
@@ -55,8 +55,6 @@ logger = logging.getLogger("servegraph.worker")
 
 _CLOSE_S = 4.0
 _EXIT_S = 0.5
-_SETTLE_S = 0.1
-_POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 
 
@@ -73,8 +71,9 @@ class Worker:
         self._stop = asyncio.Event()
         self._delay_s = settings.timeouts.drain_delay_s
         self._signalled = False
-        self._server = uvicorn.Server(self._uvicorn_config())
-        self._listener: socket.socket | None = None
+        self._server = AsgiServer(application, settings.limits)
+        self._edges = Edges(edges_of(application), [name for name in start.listen_fds if name != HTTP])
+        self._listening = False
         self._loop: asyncio.AbstractEventLoop
 
     async def run(self) -> int:
@@ -92,7 +91,7 @@ class Worker:
             await asyncio.wait({startup, stop, heart}, return_when=asyncio.FIRST_COMPLETED)
             if startup.done():
                 await startup
-                if self._listener is None:
+                if not self._listening:
                     await self._listen()
                 _settle_garbage()
                 self._enter(WorkerState.READY)
@@ -107,26 +106,11 @@ class Worker:
             stop.cancel()
             loop.remove_reader(self._channel.fileno())
 
-    def _uvicorn_config(self) -> uvicorn.Config:
-        config = uvicorn.Config(
-            self._application,
-            http=limited_protocol(self._settings.limits),
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            proxy_headers=False,
-        )
-        config.load()
-        return config
-
     async def _listen(self) -> None:
-        self._listener = socket.socket(fileno=self._start.listen_fd)
-        self._server.lifespan = self._server.config.lifespan_class(self._server.config)
-        await self._server.startup(sockets=[self._listener])
+        sockets = {name: socket.socket(fileno=fd) for name, fd in self._start.listen_fds.items()}
+        self._listening = True
+        await self._server.listen(sockets.pop(HTTP))
+        await self._edges.start(sockets)
 
     def _enter(self, state: WorkerState) -> None:
         self._state = state
@@ -134,20 +118,17 @@ class Worker:
 
     def _report(self) -> None:
         self._beats += 1
-        application = self._application
-        self._channel.send(
-            Heartbeat(self._beats, application.in_flight(), application.stuck_calls(), self._state.value)
-        )
+        in_flight = self._application.in_flight() + self._edges.in_flight()
+        stuck = self._application.stuck_calls() + self._edges.stuck_calls(self._settings.timeouts.hang_grace_s)
+        self._channel.send(Heartbeat(self._beats, in_flight, stuck, self._state.value))
 
     async def _beat(self) -> None:
-        """Once a second: the heartbeat, the time for ``Date`` headers, and the clients that are too slow."""
-        loop = asyncio.get_running_loop()
+        """Once a second: the heartbeat, and what the HTTP server has to do as often."""
         limits = self._settings.limits
         interval = min(1.0, self._settings.timeouts.hang_s / 4, limits.header_timeout_s / 4)
         while True:
             self._report()
-            await self._server.on_tick(0)
-            close_overdue(self._server.server_state.connections, loop.time())
+            await self._server.tick()
             await asyncio.sleep(interval)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -168,26 +149,15 @@ class Worker:
                 self._stop.set()
 
     async def _drain(self) -> int:
-        loop = asyncio.get_running_loop()
         self._application.begin_drain()
+        self._edges.begin_drain()
         self._enter(WorkerState.DRAINING)
         await asyncio.sleep(self._delay_s)
-        if self._listener is not None:
-            for server in self._server.servers:
-                server.close()
-            self._listener.close()
-        # Requests that are on the wire already are read before idle connections are closed.
-        await asyncio.sleep(_SETTLE_S)
-        deadline = loop.time() + self._settings.timeouts.drain_timeout_s - _SETTLE_S
-        state = self._server.server_state
-        for connection in list(state.connections):
-            connection.shutdown()
-        while (state.connections or state.tasks or self._application.in_flight()) and loop.time() < deadline:
-            await asyncio.sleep(_POLL_S)
-        clean = not (state.connections or state.tasks)
-        if not clean:
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the cancelled tasks are no news
-            await cut_off(state)
+        self._server.stop_accepting()
+        grace_s = self._settings.timeouts.drain_timeout_s
+        stopped = asyncio.create_task(self._edges.stop(grace_s), name="edges")
+        clean = await self._server.finish(grace_s, self._application.in_flight)
+        clean = await stopped and clean
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await self._application.aclose()
@@ -195,40 +165,6 @@ class Worker:
             logger.error("the application did not close within %g s", _CLOSE_S)
             clean = False
         return 0 if clean else 1
-
-
-async def cut_off(state: ServerState) -> None:
-    """Answer 503 where nothing was answered yet, and end what is still connected."""
-    for connection in list(state.connections):
-        if not isinstance(connection, LimitedHttpProtocol):
-            continue
-        cycle = connection.cycle
-        if cycle is None or cycle.response_complete:
-            continue
-        scope = cycle.scope
-        ids = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
-        logger.error("cut off at the end of the drain: %s %s %s", scope["method"], scope["path"], *ids or ["-"])
-        if not cycle.response_started:
-            connection.transport.write(_STOPPING)
-        cycle.disconnected = True
-        connection.transport.close()
-    for task in list(state.tasks):
-        task.cancel()
-    if state.tasks:
-        await asyncio.wait(set(state.tasks), timeout=_SETTLE_S)
-    await asyncio.sleep(_SETTLE_S)
-    for connection in list(state.connections):
-        connection.transport.abort()
-
-
-_STOPPING_BODY = (
-    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
-    b'"detail":"the server stopped before it could answer"}'
-)
-_STOPPING = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_STOPPING_BODY), _STOPPING_BODY)
-)
 
 
 class Channel:

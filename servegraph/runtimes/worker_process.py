@@ -25,7 +25,7 @@ from servegraph.runtimes.worker_protocol import (
 
 
 class WorkerProcess:
-    """Starts a worker process of its own process group, which gets the listening socket and nothing else."""
+    """Starts a worker process of its own process group, which gets the listening sockets and nothing else."""
 
     def __init__(self, start: Start, now: float) -> None:
         self.state = WorkerState.STARTING
@@ -46,7 +46,7 @@ class WorkerProcess:
             file.seek(0)
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "servegraph.runtimes.worker", str(file.fileno())],
-                pass_fds=(file.fileno(), theirs.fileno(), start.listen_fd),
+                pass_fds=(file.fileno(), theirs.fileno(), *start.listen_fds.values()),
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C in a terminal reaches the supervisor alone, which passes it on once.
                 process_group=0,

@@ -11,14 +11,14 @@ import enum
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from servegraph import jsoncodec
 from servegraph.errors import ServegraphError
 from servegraph.settings import ServerSettings
 
-VERSION = 1
+VERSION = 2
 
 DUMP_SIGNAL = signal.SIGUSR2
 """Makes a worker write what each of its threads does to standard error."""
@@ -116,6 +116,8 @@ class WorkerInfo:
     """Folder that the metrics of all workers share, for `servegraph.monitoring.metrics.MetricsRegistry`."""
     supervisor_pid: int
     """Process id of the supervisor."""
+    ports: dict[str, int] = field(default_factory=dict)
+    """TCP port of each listener, by name: ``http`` and those of further edges."""
 
 
 ApplicationFactory: TypeAlias = Callable[[Target, ServerSettings, WorkerInfo], Application]
@@ -133,8 +135,8 @@ class Start:
     """`ServerSettings.to_dict`."""
     info: dict[str, Any]
     """The fields of `WorkerInfo`."""
-    listen_fd: int
-    """The listening socket."""
+    listen_fds: dict[str, int]
+    """The socket of each listener, by name: ``http`` and those of further edges."""
     channel_fd: int
     """The socket to the supervisor; its end means that the supervisor is gone."""
     listen_early: bool

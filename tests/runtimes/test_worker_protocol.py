@@ -11,7 +11,7 @@ from servegraph.runtimes.worker_protocol import Drain, Failure, Heartbeat, Lines
 @pytest.mark.parametrize(
     "message",
     [
-        Start("m:f", {"a": [1, "é"]}, {"workers": 1}, {"slot": 0}, 3, 4, True, ["/x", ""]),
+        Start("m:f", {"a": [1, "é"]}, {"workers": 1}, {"slot": 0}, {"http": 3}, 4, True, ["/x", ""]),
         Drain(0.5),
         Heartbeat(7, 2, 0, "ready"),
         Failure("line 1\nline 2"),
@@ -24,7 +24,7 @@ def test_message_after_encode_and_decode_is_the_same(message: Message) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"[]", b"{", b'{"version":1,"kind":"no"}', b'{"version":1,"kind":"drain"}', b'{"kind":"drain"}']
+    "line", [b"", b"[]", b"{", b'{"version":2,"kind":"no"}', b'{"version":2,"kind":"drain"}', b'{"kind":"drain"}']
 )
 def test_decode_of_something_else_is_refused(line: bytes) -> None:
     with pytest.raises(ServegraphError, match="not a message"):
@@ -32,8 +32,8 @@ def test_decode_of_something_else_is_refused(line: bytes) -> None:
 
 
 def test_decode_of_another_version_is_refused() -> None:
-    with pytest.raises(ServegraphError, match="message version 2, not 1"):
-        decode(b'{"version":2,"kind":"drain","delay_s":0}')
+    with pytest.raises(ServegraphError, match="message version 1, not 2"):
+        decode(b'{"version":1,"kind":"drain","delay_s":0}')
 
 
 @given(st.lists(st.binary(max_size=8).filter(lambda data: b"\n" not in data)), st.integers(1, 5))
