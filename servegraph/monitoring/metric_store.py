@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -40,11 +40,16 @@ class Family:
     """Upper bounds of a histogram, rising, without infinity."""
     summed: bool = False
     """Whether a gauge is added up over the workers rather than shown for each."""
+    open: bool = False
+    """Whether children have further labels of their own, after the values as pairs of name and value; of such a
+    gauge the last value that any worker set is shown."""
 
     @property
     def cells(self) -> int:
-        """Cells of a child: a value; or a count for each bucket, one above them all, and the sum."""
-        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+        """Cells of a child: a value; that and when it was set; or buckets, what is above them all, and the sum."""
+        if self.kind == "histogram":
+            return len(self.buckets) + 2
+        return 2 if self.kind == "gauge" and self.open else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,33 @@ class SlotReader:
         self._position += whole
         values = self._values_path.read_bytes()
         return self._keys, memoryview(values).cast("d")
+
+
+class SharedCells:
+    """The cells of this process and, where a folder is shared, a view of those of its sibling workers."""
+
+    def __init__(self, directory: Path | None, slot: int) -> None:
+        self.store: Store = MemoryStore() if directory is None else FileStore(directory, slot)
+        self._directory = directory
+        self._slot = slot
+        self._readers: dict[int, SlotReader] = {}
+
+    def all(self, own: Iterable[Key]) -> Iterator[tuple[int, Key, Sequence[float]]]:
+        """Each child of each slot, with an array in which ``key.first`` is the number of its first cell.
+
+        Args:
+            own: the children of this process.
+        """
+        if self._directory is None:
+            for key in own:
+                cells, index = self.store.cells_of(key)
+                yield self._slot, Key(key.family, key.values, index), cells
+            return
+        for slot in slots_in(self._directory):
+            reader = self._readers.get(slot) or self._readers.setdefault(slot, SlotReader(self._directory, slot))
+            keys, values = reader.read()
+            for key in keys:
+                yield slot, key, values
 
 
 def slots_in(directory: Path) -> list[int]:

@@ -19,21 +19,12 @@ import math
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from servegraph.monitoring import exposition
-from servegraph.monitoring.metric_store import (
-    Cells,
-    Family,
-    FileStore,
-    Key,
-    MemoryStore,
-    SlotReader,
-    Store,
-    slots_in,
-)
+from servegraph.monitoring.metric_store import Cells, Family, Key, SharedCells
 
 DEFAULT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds in seconds, from half a millisecond to the longest request."""
@@ -61,6 +52,10 @@ class Counter:
         """Add ``n``, which is not negative."""
         if n < 0:
             raise ValueError(f"a counter only grows: {n}")
+        self._cells[self._index] += n
+
+    def add(self, n: float) -> None:
+        """Add ``n``, which may be negative: for sums that dashboards know as counters."""
         self._cells[self._index] += n
 
     @property
@@ -139,14 +134,12 @@ class MetricsRegistry:
     _MAX_FAMILIES: ClassVar[int] = 1000
 
     def __init__(self, directory: Path | None, slot: int = 0, *, max_label_sets: int = 2000) -> None:
-        self._directory = directory
-        self._slot = slot
         self._max_label_sets = max_label_sets
-        self._store: Store = MemoryStore() if directory is None else FileStore(directory, slot)
+        self._shared = SharedCells(directory, slot)
+        self._store = self._shared.store
         self._lock = threading.Lock()
         self._families: dict[str, Family] = {}
         self._children: dict[str, dict[tuple[str, ...], Key]] = {}
-        self._readers: dict[int, SlotReader] = {}
         self._inherited: dict[tuple[Family, tuple[str, ...]], Key] = {}
         for key in self._store.known():
             self._inherited[key.family, key.values] = key
@@ -196,7 +189,8 @@ class MetricsRegistry:
             # What this process has declared decides, where another slot has an older declaration.
             for name, family in self._families.items():
                 merged[name] = (family, {})
-            for slot, key, cells in self._all_cells():
+            own = (key for children in self._children.values() for key in children.values())
+            for slot, key, cells in self._shared.all(own):
                 family, children = merged.setdefault(key.family.name, (key.family, {}))
                 if family != key.family:
                     continue
@@ -208,25 +202,10 @@ class MetricsRegistry:
                     total[i] += value
         return exposition.render((family, children.items()) for family, children in merged.values())
 
-    def _all_cells(self) -> Iterator[tuple[int, Key, Sequence[float]]]:
-        """Each child of each slot, with an array in which ``key.first`` is the number of its first cell."""
-        if self._directory is None:
-            for children in self._children.values():
-                for key in children.values():
-                    cells, index = self._store.cells_of(key)
-                    own = Key(key.family, key.values, index)
-                    yield self._slot, own, cells
-            return
-        for slot in slots_in(self._directory):
-            reader = self._readers.get(slot) or self._readers.setdefault(slot, SlotReader(self._directory, slot))
-            keys, values = reader.read()
-            for key in keys:
-                yield slot, key, values
-
     def _cells(self, family: Family, labels: Mapping[str, str]) -> tuple[Cells, int]:
         with self._lock:
             children = self._declare(family)
-            values = tuple(_limited(labels[name]) for name in family.labels)
+            values = tuple(limited(labels[name]) for name in family.labels)
             overflow = (OVERFLOW,) * len(values)
             if values not in children and len(children) >= self._max_label_sets and values != overflow:
                 self._count_overflow(family)
@@ -241,7 +220,7 @@ class MetricsRegistry:
     def _declare(self, family: Family) -> dict[tuple[str, ...], Key]:
         known = self._families.get(family.name)
         if known is None:
-            _check(family)
+            check_family(family)
             if len(self._families) >= self._MAX_FAMILIES:
                 raise ValueError(f"there are {self._MAX_FAMILIES} metrics already; {family.name!r} is one too many")
             self._families[family.name] = family
@@ -261,22 +240,37 @@ class MetricsRegistry:
         cells[index] += 1
 
 
-def _limited(value: object) -> str:
+def limited(value: object) -> str:
+    """A label's value, cut where it is too long."""
     text = str(value)
     return text if len(text) <= _VALUE_LIMIT else text[: _VALUE_LIMIT - 1] + "…"
 
 
-def _check(family: Family) -> None:
+def check_family(family: Family) -> None:
+    """Find a name, a label or buckets that Prometheus would not take.
+
+    Raises:
+        ValueError: there is one.
+    """
     if not _METRIC_NAME.fullmatch(family.name):
         raise ValueError(f"{family.name!r} is not a metric name: letters, digits, '_' and ':', not a digit first")
-    reserved = {"histogram": "le", "gauge": "worker", "counter": ""}[family.kind]
-    for label in family.labels:
-        if not _LABEL_NAME.fullmatch(label) or label.startswith("__"):
-            raise ValueError(f"{label!r} of metric {family.name!r} is not a label name: letters, digits and '_'")
-        if label == reserved:
-            raise ValueError(f"label {label!r} of metric {family.name!r} is taken: each {family.kind} has it already")
+    check_labels(family, family.labels)
     if family.kind == "histogram":
         bounds = family.buckets
         rising = all(low < high for low, high in itertools.pairwise(bounds))
         if not bounds or not rising or not all(math.isfinite(bound) for bound in bounds):
             raise ValueError(f"the buckets of {family.name!r} must rise and be finite: {bounds}")
+
+
+def check_labels(family: Family, labels: Iterable[str]) -> None:
+    """Find a label name that Prometheus would not take, or that the metric has already.
+
+    Raises:
+        ValueError: there is one.
+    """
+    reserved = {"histogram": "le", "gauge": "" if family.open else "worker", "counter": ""}[family.kind]
+    for label in labels:
+        if not _LABEL_NAME.fullmatch(label) or label.startswith("__"):
+            raise ValueError(f"{label!r} of metric {family.name!r} is not a label name: letters, digits and '_'")
+        if label == reserved:
+            raise ValueError(f"label {label!r} of metric {family.name!r} is taken: each {family.kind} has it already")
