@@ -85,6 +85,24 @@ def fetch_model(
     return fetched
 
 
+def fetch_tree(uri: str, *, cache_dir: Path | None = None, options: FetchOptions | None = None) -> Path:
+    """The whole file or folder at a path or URI, made local where it is not; nothing in it is searched for.
+
+    An archive is unpacked, unless the options say otherwise: then the path is that of the folder it holds.
+
+    Raises:
+        ModelLoadError: there is nothing, or it may not be fetched.
+        MissingExtraError: the package for the URI's scheme is not installed.
+    """
+    options = options or FetchOptions()
+    try:
+        return _Store(options, ModelCache(cache_dir)).whole(os.fspath(uri))
+    except OSError as exc:
+        if isinstance(exc, ServegraphError):
+            raise
+        raise ModelLoadError(f"{display_uri(os.fspath(uri))}: {exc}") from exc
+
+
 class _Found(NamedTuple):
     """A model that is on this machine."""
 
@@ -120,6 +138,13 @@ class _Store:
         from servegraph.serving.store_remote import open_remote
 
         return open_remote(uri, self._options, self._cache)
+
+    def whole(self, uri: str) -> Path:
+        """The local path of all that is at a path or URI, out of its archive."""
+        location = self.open(uri)
+        if is_archive(location.name) and self._unpack is not False and not location.is_folder():
+            location = self._unpacked(location)
+        return location.local()
 
     def find(self, location: Location, suffix: str) -> _Found:
         """The model's file or folder in a location, with its metadata and further files."""

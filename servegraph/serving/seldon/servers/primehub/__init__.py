@@ -1,0 +1,1 @@
+"""The model servers of PrimeHub's images, each a class ``Model``."""
