@@ -87,19 +87,28 @@ class FlaskContext:
         if not self.has_handlers and not isinstance(error, HTTPException):
             return None
         with self._request(event):
-            try:
-                answer = self.app.handle_user_exception(error)
-            except Exception as exc:
-                if exc is not error:
-                    raise
+            answer = self._handled(error)
+            if answer is error and not isinstance(error, HTTPException):
                 unhandled = InternalServerError(original_exception=error)
-                answer = self.app.handle_user_exception(unhandled)
+                answer = self._handled(unhandled)
                 if answer is unhandled:
                     return None
             if isinstance(answer, HTTPException) and answer.response is None:
                 return _http_error(answer)
             response = self.app.make_response(answer)
             return response.status_code, list(response.headers.items()), response.get_data()
+
+    def _handled(self, error: Exception) -> Any:
+        """What a handler gives; the error itself where there is none."""
+        try:
+            try:
+                raise error  # Flask raises again what is being handled
+            except Exception:  # noqa: BLE001 - raised again by Flask where nothing handles it
+                return self.app.handle_user_exception(error)
+        except Exception as exc:
+            if exc is not error:
+                raise
+            return error
 
     @contextmanager
     def _request(self, event: Event) -> Iterator[None]:
