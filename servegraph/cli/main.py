@@ -12,6 +12,7 @@ from servegraph.errors import ServegraphError
 
 # Command -> the module whose ``command`` it is; imported when it is used, so that the command starts fast.
 _COMMANDS = {
+    "build": "servegraph.cli.build",
     "init": "servegraph.cli.init",
     "invoke": "servegraph.cli.invoke",
     "plot": "servegraph.cli.plot",
