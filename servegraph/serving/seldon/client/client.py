@@ -29,6 +29,7 @@ from servegraph.serving.seldon.client.results import (
     SeldonClientPrediction,
 )
 from servegraph.serving.seldon.client.urls import deployment_url, microservice_url
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
 
 _R = TypeVar("_R", bound=Result)
 
@@ -177,7 +178,7 @@ class SeldonClient:
             answer = self._transports.rest().post(url, body, options)
         else:
             method = f"/seldon.protos.Seldon/{'Predict' if operation == 'predict' else 'SendFeedback'}"
-            answer = self._transports.grpc().call(options.gateway_endpoint, method, content.wire(), options)
+            answer = self._transports.grpc().call(options.gateway_endpoint, method, _bytes(content), options)
         return _result(content, body, answer, wanted, kind)
 
     def _to_microservice(self, method: str, content: Content, options: ClientOptions, kind: type[_R]) -> _R:
@@ -188,7 +189,7 @@ class SeldonClient:
             answer = self._transports.rest().post(url, body, options, form=True)
         else:
             endpoint = options.microservice_endpoint
-            answer = self._transports.grpc().call(endpoint, _GRPC[method], content.wire(), options)
+            answer = self._transports.grpc().call(endpoint, _GRPC[method], _bytes(content), options)
         return _result(content, body, answer, wanted, kind)
 
 
@@ -245,6 +246,13 @@ def _result(content: Content, body: Body | None, answer: Answer, wanted: str, ki
         if answer.ok:
             answer = Answer(False, f"200:{exc}", answer.body)
     return kind.of(content.proto(), response, answer)
+
+
+def _bytes(content: Content) -> bytes:
+    try:
+        return content.wire()
+    except SeldonMicroserviceException as exc:
+        raise SeldonClientException(f"the request cannot be written as protobuf: {exc}") from exc
 
 
 def _as_dict(body: Any) -> Any:

@@ -27,10 +27,9 @@ class Content(ABC):
     def proto(self) -> Any:
         """The protobuf message."""
 
+    @abstractmethod
     def wire(self) -> bytes:
         """The bytes of the protobuf message."""
-        raw: bytes = self.proto().SerializeToString()
-        return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,11 @@ class One(Content):
         """A ``SeldonMessage``."""
         return wire().message_to_proto(self.message)
 
+    def wire(self) -> bytes:
+        """The bytes of a ``SeldonMessage``."""
+        raw: bytes = wire().message_to_wire(self.message)
+        return raw
+
 
 @dataclass(frozen=True, slots=True)
 class Several(Content):
@@ -61,6 +65,11 @@ class Several(Content):
     def proto(self) -> Any:
         """A ``SeldonMessageList``."""
         return wire().messages_to_proto(self.messages)
+
+    def wire(self) -> bytes:
+        """The bytes of a ``SeldonMessageList``."""
+        raw: bytes = wire().messages_to_wire(self.messages)
+        return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,16 @@ class Judged(Content):
 
     def proto(self) -> Any:
         """A ``Feedback``."""
+        return wire().feedback_to_proto(self._feedback())
+
+    def wire(self) -> bytes:
+        """The bytes of a ``Feedback``."""
+        raw: bytes = wire().feedback_to_wire(self._feedback())
+        return raw
+
+    def _feedback(self) -> Feedback:
         messages = {name: any_message(part, name) for name, part in self.parts.items()}
-        return wire().feedback_to_proto(Feedback(**messages, reward=self.reward))
+        return Feedback(**messages, reward=self.reward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +121,11 @@ class Raw(Content):
             return ParseDict(dict(self.body), getattr(messages(), self.message_type)())
         except ParseError as exc:
             raise SeldonClientException(f"the raw data is no {self.message_type}: {exc}") from exc
+
+    def wire(self) -> bytes:
+        """Its bytes."""
+        raw: bytes = self.proto().SerializeToString()
+        return raw
 
 
 def message_content(payload: Payload, payload_type: str) -> Content:

@@ -94,17 +94,31 @@ def any_message(part: Any, name: str) -> Message:
         return Message()
     try:
         if isinstance(part, Mapping):
-            return _of_body(dict(part))
-        message: Message
-        if isinstance(part, bytes):
+            message = _of_body(dict(part))
+        elif isinstance(part, bytes):
             message = wire().message_from_wire(part)
-            return message
-        if hasattr(part, "SerializeToString"):
+        elif hasattr(part, "SerializeToString"):
             message = wire().message_from_proto(part)
-            return message
+        else:
+            raise SeldonClientException(f"the {name} must be a dict or a SeldonMessage, not {type(part).__name__}")
     except SeldonMicroserviceException as exc:
         raise SeldonClientException(f"the {name} is malformed: {exc}") from exc
-    raise SeldonClientException(f"the {name} must be a dict or a SeldonMessage, not {type(part).__name__}")
+    if message.kind == "data" and message.value.dtype.kind == "U":
+        message.value = _mixed(part, message.value)
+    return message
+
+
+def _mixed(part: Any, texts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array of a message with texts, its numbers as numbers; components get them as texts, callers need not."""
+    if not isinstance(part, Mapping):
+        from google.protobuf.json_format import MessageToDict
+
+        from servegraph.serving.seldon.proto import prediction_pb2
+
+        part = MessageToDict(prediction_pb2.SeldonMessage.FromString(part) if isinstance(part, bytes) else part)
+    values = np.array(part["data"].get("ndarray", []), dtype=object)
+    mixed = values.shape == texts.shape and not all(isinstance(value, str) for value in values.flat)
+    return values if mixed else texts
 
 
 def _of_body(body: Body) -> Message:
