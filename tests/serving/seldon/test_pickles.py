@@ -97,5 +97,5 @@ def test_permission_of_a_folder_goes_by_all_its_files(file: Path) -> None:
 
 @pytest.mark.parametrize(("allow", "sha256"), [("yes", ""), (True, "abc"), (True, 5)])
 def test_permission_that_is_none_is_an_error(allow: bool, sha256: str) -> None:
-    with pytest.raises(ModelLoadError, match="allow_pickle is a BOOL|sha256 is 64 hexadecimal digits"):
+    with pytest.raises(ModelLoadError, match=r"allow_pickle is a BOOL|sha256 is 64 hexadecimal digits"):
         PicklePermission(allow, sha256)

@@ -95,13 +95,13 @@ def test_local_model_archive_over_http_is_unpacked_from_listed_hosts_only(tmp_pa
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         uri = f"http://127.0.0.1:{server.server_port}/model.zip"
         path = local_model(uri, StoragePlaces(hosts=("127.0.0.1",), cache_dir=tmp_path / "cache"))
         assert (path / "model.joblib").read_bytes() == b"1"
-        with pytest.raises(ModelLoadError, match="127.0.0.1"):
+        with pytest.raises(ModelLoadError, match=r"127\.0\.0\.1"):
             local_model(uri, StoragePlaces(cache_dir=tmp_path / "cache"))
     finally:
         server.shutdown()

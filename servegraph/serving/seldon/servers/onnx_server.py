@@ -50,7 +50,7 @@ class ONNXServer(PackagedServer):
         self.providers = providers.replace(",", " ").split()
         self.threads = threads
         self._session: Any = None
-        self._inputs: dict[str, tuple[str, int]] = {}  # name -> dtype and number of dimensions
+        self._inputs: dict[str, tuple[str, list[Any]]] = {}  # name -> dtype and shape, in which a text is any size
 
     def _load(self) -> None:
         onnxruntime = import_extra("onnxruntime", feature="serving an ONNX model", extra="onnx")
@@ -67,7 +67,7 @@ class ONNXServer(PackagedServer):
         except Exception as exc:  # it raises errors of its own and of protobuf, by many types
             raise ModelLoadError(f"{path}: onnxruntime {onnxruntime.__version__} cannot read it: {exc}") from exc
         self._inputs = {
-            each.name: (_dtype(each.type, each.name, path), len(each.shape)) for each in self._session.get_inputs()
+            each.name: (_dtype(each.type, each.name, path), list(each.shape)) for each in self._session.get_inputs()
         }
         outputs = [str(each.name) for each in self._session.get_outputs()]
         for name in self.outputs:
@@ -102,14 +102,16 @@ class ONNXServer(PackagedServer):
 
     def _shaped(self, name: str, value: Any) -> Any:
         """A value as the input of that name takes it."""
-        dtype, dimensions = self._inputs[name]
-        array = as_array(value) if dtype == "object" else as_numbers(value, dtype)
-        array = array.astype(object) if dtype == "object" else array
-        if array.ndim == dimensions + 1 and array.shape[-1] == 1:
-            return array[..., 0]
-        if array.ndim != dimensions:
+        dtype, shape = self._inputs[name]
+        array = as_array(value).astype(object) if dtype == "object" else as_numbers(value, dtype)
+        if array.ndim == len(shape) + 1 and array.shape[-1] == 1:
+            array = array[..., 0]
+        fits = array.ndim == len(shape) and all(
+            wanted == size for wanted, size in zip(shape, array.shape, strict=True) if isinstance(wanted, int)
+        )
+        if not fits:
             raise SeldonMicroserviceException(
-                f"the input {name!r} takes {dimensions} dimensions; the request has {array.ndim}"
+                f"the input {name!r} takes the shape {shape}; the request has {list(array.shape)}"
             )
         return array
 

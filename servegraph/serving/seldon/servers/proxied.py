@@ -65,6 +65,13 @@ class JsonServer:
             raise SeldonMicroserviceException(info, 502, reason=INTERNAL)
         return parsed
 
+    def close(self) -> None:
+        """Give up its connections; the next call opens new ones."""
+        with self._opening:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
     def _open(self) -> httpx.Client:
         # Made by the first call: a constructor may run in a process that is forked later.
         with self._opening:

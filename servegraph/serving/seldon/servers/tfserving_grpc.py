@@ -65,6 +65,7 @@ class PredictService:
     def __init__(self, endpoint: str, timeout_s: float) -> None:
         self.endpoint = endpoint.rpartition("://")[2].rstrip("/")
         self.timeout_s = timeout_s
+        self._channel: Any = None
         self._method: Any = None
         self._opening = threading.Lock()
 
@@ -96,6 +97,13 @@ class PredictService:
             raise SeldonMicroserviceException(info, status, reason=INTERNAL) from exc
         return answer
 
+    def close(self) -> None:
+        """Give up its connection; the next call opens a new one."""
+        with self._opening:
+            if self._channel is not None:
+                self._channel.close()
+            self._channel = self._method = None
+
     def _open(self) -> Any:
         # Made by the first call: gRPC does not outlive a fork.
         with self._opening:
@@ -106,7 +114,8 @@ class PredictService:
                     ("grpc.max_receive_message_length", _UNLIMITED),
                     ("grpc.enable_http_proxy", 0),
                 ]
-                self._method = grpc.insecure_channel(self.endpoint, options).unary_unary(METHOD)
+                self._channel = grpc.insecure_channel(self.endpoint, options)
+                self._method = self._channel.unary_unary(METHOD)
             return self._method
 
 

@@ -99,6 +99,12 @@ class TfServingProxy:
             raise SeldonNotImplementedError("only tensors go over gRPC")
         return Message("data", self._asked(self._grpc, message), encoding=message.encoding, meta=meta)
 
+    def close(self) -> None:
+        """Give up the connections to the server."""
+        self._rest.close()
+        if self._grpc is not None:
+            self._grpc.close()
+
     def tags(self) -> dict[str, Any]:
         """No tags of its own."""
         return {}

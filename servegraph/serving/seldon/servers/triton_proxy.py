@@ -87,6 +87,10 @@ class TritonProxy:
         """Nothing: the server may not be up yet when this is asked."""
         return {}
 
+    def close(self) -> None:
+        """Give up the connections to the server."""
+        self._server.close()
+
     def tags(self) -> dict[str, Any]:
         """No tags of its own."""
         return {}
