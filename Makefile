@@ -16,6 +16,10 @@ FUNCTION  ?= examples/iris/function.py
 WITH      ?=
 # Further arguments for pytest, such as tests/graph or -k router.
 ARGS      ?=
+# The environment of the large frameworks, and what is installed there. This PyTorch is one for CPUs where such a
+# build is at hand; elsewhere: make test-frameworks FRAMEWORKS='torch transformers tensorflow-cpu'
+FRAMEWORKS_VENV ?= .venv-frameworks
+FRAMEWORKS      ?= torch==2.13.0 transformers tensorflow-cpu
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -25,6 +29,7 @@ help:
 	@echo "make serve    train the iris example and serve it   (HOST=$(HOST) HTTP_PORT=$(HTTP_PORT) WORKERS=$(WORKERS))"
 	@echo "make test     run the whole test suite              (ARGS='-k router' for some of it)"
 	@echo "make test-quick   run it without the slow tests"
+	@echo "make test-frameworks   the tests with PyTorch, TensorFlow and transformers, in $(FRAMEWORKS_VENV)"
 	@echo "make check    format, lint, types, layers, spelling, sizes"
 	@echo "make format   put the code into its format, mend what the linter can"
 	@echo "make bench    run the benchmarks"
@@ -73,6 +78,14 @@ test: $(VENV)/.installed-test
 
 test-quick: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+# PyTorch comes first, so that nothing else brings in a build with CUDA.
+.PHONY: test-frameworks
+test-frameworks:
+	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_VENV) $(FRAMEWORKS_VENV)/.installed-test
+	@tools/install-frameworks $(FRAMEWORKS_VENV) $(foreach package,$(FRAMEWORKS),'$(package)')
+	@# 5 is what pytest says when it ran none: no framework could be installed, as is told above.
+	$(FRAMEWORKS_VENV)/bin/python -m pytest tests/frameworks --timeout 300 $(ARGS) || [ $$? -eq 5 ]
 
 # All the checks run, even when one finds something.
 CHECKS := check-format check-lint check-types check-layers check-spelling check-sizes
