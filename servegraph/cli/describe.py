@@ -11,11 +11,12 @@ from servegraph.errors import ServegraphError
 
 
 def main(argv: list[str]) -> int:
-    """Describe the function of target ``argv[0]`` (and name ``argv[1]``); the exit code."""
+    """Describe the function of target ``argv[0]`` (name ``argv[1]``, components ``argv[2]``); the exit code."""
     out = os.dup(1)
     os.dup2(2, 1)  # what user code prints while it is imported goes to standard error
     try:
-        function = load_target(argv[0], argv[1] if len(argv) > 1 else None)
+        components = jsoncodec.loads(argv[2]) if len(argv) > 2 else {}
+        function = load_target(argv[0], argv[1] or None if len(argv) > 1 else None, components)
     except ServegraphError as exc:
         sys.stderr.write(f"Error: {exc}\n")
         return 1

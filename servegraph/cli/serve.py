@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +27,53 @@ FACTORY = "servegraph.runtimes.local:build_application"
 @click.option("--reload", is_flag=True, default=None, help="Restart when a source file changes. For development.")
 @click.option("--access-log/--no-access-log", default=None, help="Log one line for each request.")
 @click.option("--log-level", help="debug, info, warning, error or critical.  [default: info]")
+@click.option(
+    "--component", "components", multiple=True, metavar="NODE=CODE", help="Local code of a SeldonDeployment's node."
+)
 @click.option("--settings", "settings_file", type=click.Path(dir_okay=False), help="A YAML, JSON or TOML file.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting: limits.json_depth=32.")
 def command(
-    target: str, name: str | None, settings_file: str | None, assignments: tuple[str, ...], **flags: Any
+    target: str,
+    name: str | None,
+    components: tuple[str, ...],
+    settings_file: str | None,
+    assignments: tuple[str, ...],
+    **flags: Any,
 ) -> None:
-    """Serve TARGET: a .py file or notebook, a graph spec (.yaml, .json), a folder, or module:attr.
+    """Serve TARGET: a .py file or notebook, a graph spec or a SeldonDeployment (.yaml, .json), a folder, or
+    module:attr.
 
     \b
     Examples:
       servegraph serve examples/iris/function.py
       servegraph serve function.py:fraud --http-port 9000 --workers 4
       servegraph serve graph.yaml --set timeouts.request_s=5
+      servegraph serve deployment.yaml --component classifier=models:Iris
     """  # noqa: D301 - click's mark for lines that stay as they are
     from servegraph.runtimes.supervisor import Supervisor
 
-    described = describe(target, name)
+    given = dict(_assignment(c, "--component takes NODE=module:Class") for c in components)
+    described = describe(target, name, given)
     overrides = {**flags, **dict(_assignment(a) for a in assignments)}
     settings = load_settings(file=settings_file, overrides=overrides, function=described["settings"])
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s"
     )
     watch = [Path(p) for p in described["files"]] if settings.reload else []
-    supervisor = Supervisor(settings, FACTORY, {"function": target, "name": name}, watch=watch)
+    supervisor = Supervisor(settings, FACTORY, {"function": target, "name": name, "components": given}, watch=watch)
     sys.exit(supervisor.run())
 
 
-def describe(target: str, name: str | None) -> dict[str, Any]:
+def describe(target: str, name: str | None, components: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a target's function asks for, found in a process of its own: the supervisor runs no user code."""
-    line = [sys.executable, "-m", "servegraph.cli.describe", target, *([name] if name else [])]
+    line = [
+        sys.executable,
+        "-m",
+        "servegraph.cli.describe",
+        target,
+        name or "",
+        jsoncodec.dumps(components or {}).decode(),
+    ]
     done = subprocess.run(line, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own module
     if done.returncode != 0:
         raise click.exceptions.Exit(1)
@@ -62,8 +81,8 @@ def describe(target: str, name: str | None) -> dict[str, Any]:
     return described
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def _assignment(text: str, form: str = "--set takes NAME=VALUE") -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise SettingsError(f"--set takes NAME=VALUE, not {text!r}")
+        raise SettingsError(f"{form}, not {text!r}")
     return name, value

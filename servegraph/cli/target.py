@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from servegraph.errors import ServegraphError, users_part
@@ -15,7 +16,7 @@ class TargetError(ServegraphError):
     """The user's file raised; its traceback has been shown."""
 
 
-def load_target(target: str, name: str | None = None) -> ServingFunction:
+def load_target(target: str, name: str | None = None, components: Mapping[str, str] | None = None) -> ServingFunction:
     """The function of a target; see `load_function`.
 
     Raises:
@@ -23,7 +24,7 @@ def load_target(target: str, name: str | None = None) -> ServingFunction:
         ServegraphError: there is no such function, or it cannot be read.
     """
     try:
-        return load_function(target, name)
+        return load_function(target, name, components)
     except ServegraphError:
         raise
     except Exception as exc:

@@ -90,6 +90,7 @@ class Compiler:
         self.context = context
         self.namespaces = namespaces
         self.limits = limits or InlineLimits()
+        context.inline_limits = self.limits
         self.objects: dict[str, Any] = {}
         self.parallel = False
 
@@ -167,7 +168,8 @@ class Compiler:
             function = chain([(step.name, _mapped(bound))])
         if bound.chooses:
             function = _choosing(function, bound)
-        if bound.parallel or (bound.is_async and not isinstance(step, RouterStep)) or not step.policy.plain:
+        waits = bound.is_async and not isinstance(step, RouterStep) and not _keeps_time(bound.target)
+        if bound.parallel or waits or not step.policy.plain:
             self.parallel = True
         call = make_call(step.name, function, bound.is_async, step.policy, self.limits)
         call.keeps_time = _keeps_time(bound.target)

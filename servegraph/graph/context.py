@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from servegraph import jsoncodec
+from servegraph.graph.calls import InlineLimits
 from servegraph.graph.events import Event, Response
 
 logger = logging.getLogger("servegraph")
@@ -140,12 +141,16 @@ class GraphContext:
         """How many dimensions a tensor of a request may have."""
         self.read_json: Callable[[bytes], Any] = jsoncodec.loads
         """Reads JSON that a request brought, within the server's limits."""
+        self.inline_limits = InlineLimits()
+        """When synchronous code of the graph may run on the event loop."""
         self.load_mode: str = "sync"
         self.load_timeout_s: float | None = None
         self.recorder: Recorder | None = None
         self.observer: Observer | None = None
         self.error_sink: Callable[[Mapping[str, Any]], None] | None = None
         self.stream_opener: Callable[..., Any] | None = None
+        self.services: dict[str, Any] = {}
+        """What the runtime offers to steps that know its name."""
 
     @property
     def function_uri(self) -> str:

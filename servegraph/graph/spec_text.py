@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -77,13 +78,35 @@ def read_yaml(text: str | bytes) -> tuple[Any, Lines]:
     Raises:
         SpecError: it is no YAML, too long, holds something other than plain data, or a key twice.
     """
-    _check_size(text)
-    try:
-        _check_depth(text)
+    with _readable(text):
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
             raise SpecError("the text is empty: a graph's spec is an object with 'steps' or 'routes'")
         return _YamlReader().read(node)
+
+
+def read_yaml_documents(text: str | bytes) -> list[tuple[Any, Lines]]:
+    """What `read_yaml` gives for each document of a text that may hold several; empty ones are left out.
+
+    Raises:
+        SpecError: see `read_yaml`.
+    """
+    with _readable(text):
+        reader = _YamlReader()  # one for all: what aliases multiply is bounded over the whole text
+        return [reader.read(node) for node in yaml.compose_all(text, Loader=_Loader) if not _is_empty(node)]
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"
+
+
+@contextlib.contextmanager
+def _readable(text: str | bytes) -> Iterator[None]:
+    """Check the bounds of a YAML text, and say of what is wrong in it where it stands."""
+    _check_size(text)
+    try:
+        _check_depth(text)
+        yield
     except yaml.MarkedYAMLError as exc:
         where = _place(exc.problem_mark or exc.context_mark)
         raise SpecError(f"{where}this is no YAML that can be read: {exc.problem or exc.context}") from exc
@@ -138,6 +161,7 @@ class _YamlReader:
         self.scalars = yaml.constructor.SafeConstructor()
 
     def read(self, node: yaml.Node) -> tuple[Any, Lines]:
+        self.lines = {}
         value = self._value(node, "$", 0)
         return value, self.lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from servegraph import __version__, jsoncodec
 from servegraph.errors import MethodNotAllowedError
@@ -17,6 +17,10 @@ from servegraph.serving.dataplane import Reply
 from servegraph.settings import ServerSettings
 
 _DOCS = "/docs"
+METRICS_PATHS: Final = "metrics.paths"
+"""The service that names further paths at which the metrics are shown."""
+MORE_METRICS: Final = "metrics.more"
+"""The service whose functions give metrics in the text format that are shown behind the server's own."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -40,6 +44,10 @@ class Control:
             "/metrics": self._metrics,
             "/openapi.json": self._openapi,
         }
+        services = server.context.services
+        self._more_metrics: tuple[Callable[[], bytes], ...] = services.get(MORE_METRICS, ())
+        for path in services.get(METRICS_PATHS, ()):
+            self._paths[path] = self._metrics
 
     @property
     def paths(self) -> frozenset[str]:
@@ -85,7 +93,7 @@ class Control:
         return _json({"limits": asdict(self._settings.limits), "timeouts": {"request_s": timeouts["request_s"]}})
 
     def _metrics(self) -> Reply:
-        return Reply(200, self._registry.render(), METRICS_TYPE)
+        return Reply(200, b"".join([self._registry.render(), *(m() for m in self._more_metrics)]), METRICS_TYPE)
 
     def _openapi(self) -> Reply:
         return _json(openapi(self._server))

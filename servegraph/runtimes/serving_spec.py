@@ -54,6 +54,10 @@ def function_from_spec(data: Any, name: str = "function") -> ServingFunction:
         raise misfit("$", f"a spec must be an object, not {shown(data)}")
     if str(data.get("apiVersion", "")).startswith("nuclio.io/"):
         raise misfit("$", "this is a configuration for Nuclio: serve the file or spec that it was exported from")
+    if data.get("kind") == "SeldonDeployment":
+        from servegraph.runtimes.seldon.deployment import function_from_deployment
+
+        return function_from_deployment(data)
     if "metadata" in data or "spec" in data or data.get("kind") == "serving":
         return function_from_dict(data)
     if "graph" in data:

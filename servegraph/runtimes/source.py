@@ -8,6 +8,7 @@ import importlib.util
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -139,14 +140,15 @@ def find_functions(module: ModuleType) -> dict[str, ServingFunction]:
     return found
 
 
-def load_function(target: str, name: str | None = None) -> ServingFunction:
+def load_function(target: str, name: str | None = None, components: Mapping[str, Any] | None = None) -> ServingFunction:
     """The function that a command line or a worker's order names.
 
     Args:
         target: ``FILE.py`` or ``FILE.ipynb``, with ``:name`` where it holds several; ``module:attr``; a spec file
-            (``.json``, ``.yaml``) with a function or a bare graph; or a folder that holds one of these as
-            ``function.py``, ``function.yaml``, ….
+            (``.json``, ``.yaml``) with a function, a bare graph or a SeldonDeployment; or a folder that holds one of
+            these as ``function.py``, ``function.yaml``, ….
         name: the function's variable or its name, where the target holds several; the name of a bare graph's function.
+        components: local code for the nodes of a SeldonDeployment, by node, container or image.
 
     Raises:
         NotFoundError: there is no such file, module or function, or there are several; the message says what there
@@ -167,7 +169,7 @@ def load_function(target: str, name: str | None = None) -> ServingFunction:
     elif path.suffix == ".ipynb":
         function = _from_notebook(path, wanted)
     elif path.suffix in SPEC_SUFFIXES:
-        function = _from_spec(path, wanted)
+        function = _from_spec(path, wanted, components)
     else:
         raise NotFoundError(f"{str(path)!r} holds no function: give one of {', '.join(_SUFFIXES)}, or a folder")
     return _settled(function, path.resolve())
@@ -231,9 +233,13 @@ def _from_notebook(path: Path, wanted: str | None) -> ServingFunction:
     return function
 
 
-def _from_spec(path: Path, wanted: str | None) -> ServingFunction:
+def _from_spec(path: Path, wanted: str | None, components: Mapping[str, Any] | None) -> ServingFunction:
+    from servegraph.runtimes.seldon.deployment import function_in_file
     from servegraph.runtimes.serving_spec import function_from_text
 
+    deployed = function_in_file(path, wanted, components)
+    if deployed is not None:
+        return deployed
     stem = path.resolve().parent.name if path.stem == "function" else path.stem
     try:
         function = function_from_text(path.read_bytes(), wanted or stem, is_json=path.suffix == ".json")

@@ -1,0 +1,302 @@
+"""`SeldonDeploymentRouter`: a deployment behind the paths of Seldon's executor.
+
+Requests are split over the predictors by their shares of the traffic; a shadow gets a copy of each one, behind the
+answer. Paths below ``/seldon/NAMESPACE/NAME`` mean the same as those without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from servegraph.errors import GraphError, MethodNotAllowedError, RequestError, closest
+from servegraph.graph.calls import Call, Guard, InlineLimits, clock
+from servegraph.graph.context import GraphContext
+from servegraph.graph.copying import isolate
+from servegraph.graph.events import Event, Response
+from servegraph.graph.plan import Route
+from servegraph.graph.run import Run
+from servegraph.serving.dataplane import DataPlane
+from servegraph.serving.seldon.deployment_pages import Pages
+from servegraph.serving.seldon.message import Feedback, Message
+from servegraph.serving.seldon.plane import SeldonPlane
+from servegraph.serving.seldon.predictors import SeldonPredictor
+from servegraph.serving.seldon.rest import (
+    feedback_answer_to_rest,
+    feedback_from_rest,
+    message_from_rest,
+    message_to_rest,
+)
+from servegraph.serving.seldon.step import GRPC
+from servegraph.serving.seldon.tree_errors import answer_of
+from servegraph.serving.seldon.tree_metrics import server_observer
+from servegraph.serving.seldon.unit import run_of
+
+VERSIONS: Final = ("v1.0", "v0.1")
+PREDICTOR_HEADER: Final = "seldon-predictor"
+PUID_HEADER: Final = "seldon-puid"
+SKIP_LOGGING: Final = "seldon-skip-logging"
+MAX_SHADOWS: Final = 64
+_NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
+_YES: Final = ("true", "on", "1")
+
+
+class SeldonDeploymentRouter:
+    """The root of a deployment's graph; its routes are the predictors.
+
+    Args:
+        context: the graph's context; supplied by the server.
+        name: the step's name; supplied by the server.
+        routes: the predictors in order; supplied by the server.
+        deployment: the deployment's name.
+        namespace: its namespace; both are part of its outer paths.
+        seed: makes the split of the traffic repeatable.
+
+    Raises:
+        GraphError: there is no predictor that answers.
+    """
+
+    keeps_time = True
+    data_plane: ClassVar[type[DataPlane]] = SeldonPlane
+
+    def __init__(
+        self,
+        context: GraphContext | None = None,
+        name: str | None = None,
+        routes: Mapping[str, Route] | None = None,
+        deployment: str = "",
+        namespace: str = "default",
+        seed: int | None = None,
+    ) -> None:
+        self.context = context if context is not None else GraphContext()
+        self.name = name or deployment or "deployment"
+        self.deployment = deployment or self.name
+        self.routes: dict[str, Route] = dict(routes or {})
+        predictors = {key: _predictor(key, route) for key, route in self.routes.items()}
+        self.predictors = {key: p for key, p in predictors.items() if not p.shadow}
+        """Those that answer, by name."""
+        self.shadow = next((p for p in predictors.values() if p.shadow), None)
+        if not self.predictors:
+            raise GraphError(f"deployment {self.deployment!r} has no predictor that answers")
+        self.parallel = self.shadow is not None
+        self.metrics_paths = ("/prometheus",)
+        """Further paths at which the server shows its metrics."""
+        self._draw = random.Random(seed).random
+        self._weights = _weights(list(self.predictors.values()))
+        self._only = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
+        self._shadows: set[asyncio.Task[None]] = set()
+        self.shadows_dropped = 0
+        """How many requests the shadow was not sent, because it was too far behind."""
+        prefix = f"/seldon/{namespace}/{self.deployment}"
+        self._predictions = frozenset(f"{p}/api/{v}/predictions" for p in ("", prefix) for v in VERSIONS)
+        self._feedback = frozenset(f"{p}/api/{v}/feedback" for p in ("", prefix) for v in VERSIONS)
+        self._pages = Pages(self.deployment, prefix, predictors)
+        self._quick = Call(self.name, self._predict_now, False, Guard("inline", InlineLimits()))
+        versions = {key: p.version for key, p in predictors.items()}
+        self._observe = server_observer(self.context.services, self.deployment, versions)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def quick_route(self, event: Event) -> tuple[Call, str] | None:
+        """The call that answers an event without waiting; ``None`` sends it the long way."""
+        if event.body.__class__ is not dict or event.method not in ("POST", None):
+            return None
+        return self.quick_path(event.path)
+
+    def quick_path(self, path: str) -> tuple[Call, str] | None:
+        """What `quick_route` gives for most events of a path."""
+        if path not in self._predictions or self.shadow is not None:
+            return None
+        for predictor in self.predictors.values():
+            if not predictor.at_once():
+                return None
+        return self._quick, path
+
+    async def do_event(self, event: Event) -> Event:
+        """Answer a request."""
+        path = event.path
+        if event.trigger.kind == GRPC:
+            return await self._from_wire(event)
+        if path in self._predictions:
+            return await self._predict(event) if _may_post(event) else self._refused(event, "POST")
+        if path in self._feedback:
+            return await self._learn(event) if _may_post(event) else self._refused(event, "POST")
+        if path in ("", "/") and event.body is not None:
+            return await self._predict(event)
+        try:
+            event.body = await self._pages.answer(path, event.method or "GET")
+        except Exception as exc:  # noqa: BLE001 - every failure has an answer
+            self._fail(event, exc, "", self._first().name, "status", clock())
+        return event
+
+    async def _from_wire(self, event: Event) -> Event:
+        """Answer what came over gRPC: protobuf bytes become a message, and a message is the answer."""
+        from servegraph.serving.seldon import wire
+
+        feedback = event.path.endswith("feedback")
+        event.body = wire.feedback_from_wire(event.body) if feedback else wire.message_from_wire(event.body)
+        return await (self._learn(event) if feedback else self._predict(event))
+
+    def _predict_now(self, event: Event) -> Event:
+        """Drive a request to its end in this thread: nothing in it waits."""
+        event._run = Run(None, event.deadline)
+        coroutine = self._predict(event)
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            answered: Event = stop.value
+            return answered
+        coroutine.close()
+        raise GraphError(f"deployment {self.deployment!r} waited for an event loop in a call that has none")
+
+    async def _predict(self, event: Event) -> Event:
+        start, body, puid, name = clock(), event.body, "", ""
+        try:
+            puid = event.headers.get(PUID_HEADER, "")[:128]
+            predictor = self._chosen(event)
+            name = predictor.name
+            message = body if isinstance(body, Message) else message_from_rest(body)
+            logs = event.headers.get(SKIP_LOGGING, "").lower() not in _YES
+            run = run_of(event)
+            if self.shadow is not None:
+                self._send_to_shadow(message, event, run, puid)
+            reply = await predictor.answer(message, event, run, puid=puid, logs=logs)
+            puid = reply.meta.puid
+            event.body = reply if body is message else self._response(message_to_rest(reply), puid)
+        except Exception as exc:
+            if isinstance(body, Message):
+                raise
+            self._fail(event, exc, puid, name, "predictions", start)
+            return event
+        if self._observe is not None:
+            self._observe(name, "predictions", clock() - start, 200)
+        return event
+
+    async def _learn(self, event: Event) -> Event:
+        start, body, puid, name = clock(), event.body, "", ""
+        try:
+            puid = event.headers.get(PUID_HEADER, "")[:128]
+            feedback = body if isinstance(body, Feedback) else feedback_from_rest(body)
+            predictor = self._answered_by(feedback, event)
+            name = predictor.name
+            reply = await predictor.learn(feedback, event, run_of(event), puid=puid)
+            puid = puid or reply.meta.puid
+            event.body = reply if body is feedback else self._response(feedback_answer_to_rest(reply), puid)
+        except Exception as exc:
+            if isinstance(body, Feedback):
+                raise
+            self._fail(event, exc, puid, name, "feedback", start)
+            return event
+        if self._observe is not None:
+            self._observe(name, "feedback", clock() - start, 200)
+        return event
+
+    # -- predictors -------------------------------------------------------------------------------------------------
+
+    def _chosen(self, event: Event) -> SeldonPredictor:
+        """The predictor that a header names, else one by its share of the traffic."""
+        wanted = event.headers.get(PREDICTOR_HEADER)
+        if wanted is not None:
+            return self._named(wanted)
+        if self._only is not None:
+            return self._only
+        drawn = self._draw()
+        for bound, predictor in self._weights:
+            if drawn < bound:
+                return predictor
+        return self._weights[-1][1]
+
+    def _named(self, name: str) -> SeldonPredictor:
+        if name not in self.predictors:
+            raise RequestError(f"there is no predictor {name[:80]!r}; {closest(name[:80], self.predictors)}")
+        return self.predictors[name]
+
+    def _answered_by(self, feedback: Feedback, event: Event) -> SeldonPredictor:
+        """The predictor whose nodes are those that the response has come through."""
+        if event.headers.get(PREDICTOR_HEADER) is None and self._only is None:
+            meta = feedback.response.meta
+            seen = {*meta.request_path, *meta.routing}
+            found = [p for p in self.predictors.values() if seen and seen <= set(p.units)]
+            if len(found) == 1:
+                return found[0]
+        return self._chosen(event)
+
+    def _first(self) -> SeldonPredictor:
+        return next(iter(self.predictors.values()))
+
+    def _send_to_shadow(self, message: Message, event: Event, run: Run, puid: str) -> None:
+        """Have the shadow answer a copy of a request, unless it is too far behind."""
+        assert self.shadow is not None
+        if run.offloader is None or len(self._shadows) >= MAX_SHADOWS:
+            self.shadows_dropped += 1
+            return
+        copy = Message(message.kind, isolate(message.value), list(message.names), message.encoding, message.meta.copy())
+        work = self._shadowed(self.shadow, copy, event.fork(None), Run(run.offloader, run.deadline), puid)
+        task = asyncio.get_running_loop().create_task(work)
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def _shadowed(self, shadow: SeldonPredictor, message: Message, event: Event, run: Run, puid: str) -> None:
+        start, status = clock(), 200
+        event._run = run
+        try:
+            await shadow.answer(message, event, run, puid=puid)
+        except Exception as exc:  # noqa: BLE001 - it changes no answer
+            status = answer_of(exc)[0]
+            self.context.logger.warning("shadow %s: request %s failed: %s", shadow.name, puid or event.id, exc)
+        if self._observe is not None:
+            self._observe(shadow.name, "predictions", clock() - start, status)
+
+    async def aclose(self) -> None:
+        """Wait for what the shadow is doing."""
+        if self._shadows:
+            await asyncio.wait(set(self._shadows), timeout=5.0)
+            for task in self._shadows:
+                task.cancel()
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _response(body: Any, puid: str, status: int = 200) -> Response:
+        headers = {"Seldon-Puid": puid, _NOSNIFF[0]: _NOSNIFF[1]} if puid else {_NOSNIFF[0]: _NOSNIFF[1]}
+        return Response(headers, body, "application/json", status)
+
+    def _fail(self, event: Event, exc: Exception, puid: str, name: str, service: str, start: float) -> None:
+        """Answer a request that failed in Seldon's envelope; the log has what is ours."""
+        status, body = answer_of(exc)
+        if status >= 500:
+            logged = exc.__cause__ or exc
+            self.context.logger.error("request %s: %s", puid or event.id, exc, exc_info=logged)
+        event.body = self._response(body, puid, status)
+        if isinstance(exc, MethodNotAllowedError):
+            event.body.headers["Allow"] = ", ".join(exc.allow)
+        if self._observe is not None:
+            self._observe(name, service, clock() - start, status)
+
+    def _refused(self, event: Event, allowed: str) -> Event:
+        error = MethodNotAllowedError(f"{event.path} is for {allowed}", allow=(allowed,))
+        self._fail(event, error, "", self._first().name, "predictions", clock())
+        return event
+
+
+def _may_post(event: Event) -> bool:
+    return event.method in ("POST", None)
+
+
+def _predictor(key: str, route: Route) -> SeldonPredictor:
+    target = route.target
+    if not isinstance(target, SeldonPredictor):
+        raise GraphError(f"route {key!r} of a deployment is a SeldonPredictor, not {type(target).__name__}")
+    return target
+
+
+def _weights(predictors: list[SeldonPredictor]) -> list[tuple[float, SeldonPredictor]]:
+    """For each predictor the bound below which a random number means it."""
+    total = sum(p.traffic for p in predictors)
+    bound, out = 0.0, []
+    for predictor in predictors:
+        bound += predictor.traffic / total if total else 1 / len(predictors)
+        out.append((bound, predictor))
+    return out

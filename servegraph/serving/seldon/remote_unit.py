@@ -1,0 +1,193 @@
+"""A node of a tree that runs elsewhere: asked over REST or gRPC, through connections that are kept.
+
+Of a request's headers only those on a short list go along. An answer with an error is passed through: its status
+and its body are what the caller of the tree gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from servegraph import jsoncodec
+from servegraph.errors import GraphError, RemoteError
+from servegraph.graph.events import Event
+from servegraph.importing import import_extra
+from servegraph.serving.seldon.message import Feedback, Message
+from servegraph.serving.seldon.rest import feedback_to_rest, message_from_rest, message_to_rest
+from servegraph.serving.seldon.tree_errors import PassedThroughError
+
+if TYPE_CHECKING:
+    import httpx
+
+PUID: Final = "seldon-puid"
+FORWARDED: Final = (
+    "x-request-id", "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
+    "x-b3-sampled", "x-b3-flags",
+)  # fmt: skip
+"""The headers of a request that a remote node is sent, besides its id."""
+
+PATHS: Final[Mapping[str, str]] = {
+    "predict": "/predict",
+    "transform_input": "/transform-input",
+    "transform_output": "/transform-output",
+    "route": "/route",
+    "aggregate": "/aggregate",
+    "send_feedback": "/send-feedback",
+}
+METHODS: Final[Mapping[str, str]] = {
+    "predict": "/seldon.protos.Model/Predict",
+    "transform_input": "/seldon.protos.Transformer/TransformInput",
+    "transform_output": "/seldon.protos.OutputTransformer/TransformOutput",
+    "route": "/seldon.protos.Router/Route",
+    "aggregate": "/seldon.protos.Combiner/Aggregate",
+    "send_feedback": "/seldon.protos.Model/SendFeedback",
+}
+_MESSAGE_KEYS: Final = ("data", "jsonData", "strData", "binData")
+_KEEPALIVE_S: Final = 4.0
+_HTTP_OF_GRPC: Final[Mapping[str, int]] = {
+    "INVALID_ARGUMENT": 400, "OUT_OF_RANGE": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404,
+    "UNIMPLEMENTED": 501, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504,
+    "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403,
+}  # fmt: skip
+
+
+class RemoteUnit:
+    """The operations of a node behind an address.
+
+    Args:
+        node: its name, for errors.
+        endpoint: ``host``, ``port`` and ``type``: ``REST`` or ``GRPC``.
+        forward: the headers of a request that go along.
+
+    Raises:
+        GraphError: the endpoint has no host or no port.
+    """
+
+    def __init__(self, node: str, endpoint: Mapping[str, Any], forward: tuple[str, ...] | None = None) -> None:
+        self.node = node
+        self.kind = str(endpoint.get("type", "REST"))
+        host, port = endpoint.get("host"), endpoint.get("port")
+        if not host or not port:
+            raise GraphError(f"node {node!r} runs elsewhere: its endpoint needs service_host and a port", step=node)
+        self.address = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        self._forward = tuple(h.lower() for h in (FORWARDED if forward is None else forward))
+        self._client: httpx.AsyncClient | None = None
+        self._channel: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def function(self, op: str) -> Callable[[Event], Awaitable[Message]]:
+        """A coroutine function of the event whose body is the input of an operation."""
+        send = self._rest if self.kind == "REST" else self._grpc
+
+        async def call(event: Event) -> Message:
+            return await send(op, event)
+
+        return call
+
+    async def ready(self) -> bool:
+        """Whether something listens at the address."""
+        host, _, port = self.address.rpartition(":")
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 1.0)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        client, channel, self._client, self._channel = self._client, self._channel, None, None
+        if client is not None:
+            await client.aclose()
+        if channel is not None:
+            await channel.close()
+
+    def headers(self, event: Event) -> dict[str, str]:
+        """The headers that go along with a request."""
+        given = event.headers
+        sent = {name: given[name] for name in self._forward if name in given}
+        body = event.body
+        first = body[0] if isinstance(body, list) and body else body
+        meta = (first.request if isinstance(first, Feedback) else first).meta
+        if meta.puid:
+            sent[PUID] = meta.puid
+        return sent
+
+    # -- REST -------------------------------------------------------------------------------------------------------
+
+    async def _rest(self, op: str, event: Event) -> Message:
+        httpx = import_extra("httpx", feature=f"remote node {self.node!r}", extra="http")
+        body = event.body
+        value: Any
+        if isinstance(body, Feedback):
+            value = feedback_to_rest(body)
+        else:
+            value = [message_to_rest(m) for m in body] if isinstance(body, list) else message_to_rest(body)
+        headers = {**self.headers(event), "content-type": "application/json"}
+        url = f"http://{self.address}{PATHS[op]}"
+        try:
+            response = await self._http(httpx).post(url, content=jsoncodec.dumps(value), headers=headers)
+        except httpx.HTTPError as exc:
+            raise RemoteError(f"{url} cannot be reached: {type(exc).__name__}: {exc}") from exc
+        return self._read(response.status_code, response.content, url)
+
+    def _read(self, status: int, content: bytes, url: str) -> Message:
+        try:
+            value = jsoncodec.loads(content) if content else {}
+        except jsoncodec.JSONDecodeError as exc:
+            if status == 200:
+                raise RemoteError(f"{url} answered with something other than JSON") from exc
+            raise PassedThroughError(status, content.decode("utf-8", "replace")) from exc
+        if status != 200:
+            raise PassedThroughError(status, value)
+        if isinstance(value, list):  # what routers of other servers answer
+            return Message("jsonData", value)
+        if isinstance(value, dict) and not any(k in value for k in _MESSAGE_KEYS):
+            return Message(meta=message_from_rest({**value, "strData": ""}).meta)
+        reply = message_from_rest(value)
+        reply.source = None
+        return reply
+
+    def _http(self, httpx: Any) -> httpx.AsyncClient:
+        """The client of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            limits = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_S)
+            # The time limit is that of the node and of the request; both cancel.
+            self._client = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
+            self._loop = loop
+        return self._client
+
+    # -- gRPC -------------------------------------------------------------------------------------------------------
+
+    async def _grpc(self, op: str, event: Event) -> Message:
+        grpc = import_extra("grpc", feature=f"remote node {self.node!r}", extra="grpc")
+        from servegraph.serving.seldon import wire
+
+        body = event.body
+        if isinstance(body, Feedback):
+            sent = wire.feedback_to_wire(body)
+        else:
+            sent = wire.messages_to_wire(body) if isinstance(body, list) else wire.message_to_wire(body)
+        call = self._rpc_channel(grpc).unary_unary(METHODS[op])
+        try:
+            reply = await call(sent, metadata=tuple(self.headers(event).items()))
+        except grpc.aio.AioRpcError as exc:
+            status = _HTTP_OF_GRPC.get(exc.code().name, 500)
+            if exc.code().name == "UNAVAILABLE":
+                raise RemoteError(f"{self.address} cannot be reached: {exc.details()}") from exc
+            info = {"code": -1, "info": exc.details() or exc.code().name, "reason": exc.code().name, "status": 1}
+            raise PassedThroughError(status, {"status": info}) from exc
+        message: Message = wire.message_from_wire(reply)
+        message.source = None
+        return message
+
+    def _rpc_channel(self, grpc: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._channel is None or self._loop is not loop:
+            options = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+            self._channel = grpc.aio.insecure_channel(self.address, options=options)
+            self._loop = loop
+        return self._channel

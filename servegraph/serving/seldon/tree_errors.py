@@ -1,0 +1,86 @@
+"""What the node of a tree fails with: an error that names the node, and the body that callers get of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from servegraph.errors import DeadlineError, RequestError, ServegraphError, UnavailableError
+from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, envelope
+
+INVALID_ROUTING: Final = "ENGINE_INVALID_ROUTING"
+INVALID_COMBINATION: Final = "ENGINE_INVALID_COMBINER_RESPONSE"
+UNREACHABLE: Final = "ENGINE_MICROSERVICE_ERROR"
+INTERRUPTED: Final = "ENGINE_INTERRUPTED"
+
+
+class NodeError(ServegraphError):
+    """A node of a Seldon tree failed.
+
+    Args:
+        node: the node's name.
+        message: what went wrong, without the node.
+        status: the HTTP status that it is answered with.
+        reason: the ``reason`` of Seldon's envelope.
+        body: the body that a remote node answered with; it is passed through.
+    """
+
+    def __init__(self, node: str, message: str, *, status: int = 500, reason: str = INTERNAL, body: Any = None) -> None:
+        super().__init__(f"node {node!r}: {message}", step=node)
+        self.node = node
+        self.status = status
+        self.title = "Bad Request" if status < 500 else "Internal Server Error"
+        self.reason = reason
+        self.body = body
+
+
+class PassedThroughError(Exception):
+    """A component answered with an error of its own: its status and body go to the caller as they are.
+
+    Args:
+        status: the HTTP status.
+        body: the answer, as a JSON value.
+    """
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(f"it answered with status {status}")
+        self.status = status
+        self.body = body
+
+
+def node_error(node: str, exc: Exception) -> NodeError:
+    """The failure of a node, from what it raised; one that names its node already stays as it is."""
+    if isinstance(exc, NodeError):
+        return exc
+    if isinstance(exc, PassedThroughError):
+        status = exc.status if 300 <= exc.status <= 599 else 500
+        return NodeError(node, str(exc), status=status, body=exc.body)
+    if isinstance(exc, SeldonMicroserviceException):
+        status = exc.status_code if 400 <= exc.status_code <= 599 else 500
+        return NodeError(node, str(exc), status=status, reason=exc.reason)
+    if isinstance(exc, DeadlineError):
+        return NodeError(node, exc.message, status=exc.status, reason=INTERRUPTED)
+    if isinstance(exc, ServegraphError):
+        return NodeError(node, exc.message, status=exc.status, reason=BAD_DATA if exc.status < 500 else INTERNAL)
+    text = str(exc)
+    return NodeError(node, text if text else type(exc).__name__)
+
+
+def answer_of(exc: Exception) -> tuple[int, Any]:
+    """The status and the body that a failed request is answered with: Seldon's envelope, or what a node sent."""
+    if isinstance(exc, NodeError):
+        return exc.status, exc.body if exc.body is not None else envelope(exc.message, exc.reason)
+    if isinstance(exc, SeldonMicroserviceException):
+        status = exc.status_code if 400 <= exc.status_code <= 599 else 500
+        return status, exc.to_dict()
+    if isinstance(exc, ServegraphError):
+        if isinstance(exc, DeadlineError):
+            reason = INTERRUPTED
+        else:
+            reason = BAD_DATA if isinstance(exc, RequestError) else INTERNAL
+        info = exc.message if exc.status < 500 or isinstance(exc, (DeadlineError, UnavailableError)) else _hidden(exc)
+        return exc.status, envelope(info, reason)
+    return 500, envelope(_hidden(exc), INTERNAL)
+
+
+def _hidden(exc: Exception) -> str:
+    return f"{type(exc).__name__}; the server's log has the details"
