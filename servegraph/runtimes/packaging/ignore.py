@@ -76,14 +76,18 @@ def read_patterns(path: Path) -> list[Pattern]:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{path} cannot be read: {exc}") from exc
-    patterns = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.startswith("#") or not line.strip():
-            continue
-        pattern = _pattern(line.strip(), f"{path}:{number}")
-        if pattern:
-            patterns.append(pattern)
-    return patterns
+    return patterns_of(text, str(path))
+
+
+def patterns_of(text: str, place: str) -> list[Pattern]:
+    """The patterns of a text, one a line; ``place`` is where it was read.
+
+    Raises:
+        SettingsError: a line is no pattern; the message names the line.
+    """
+    lines = enumerate(text.split("\n"), start=1)
+    found = [_pattern(line.strip(), f"{place}:{number}") for number, line in lines if not line.startswith("#")]
+    return [pattern for pattern in found if pattern is not None]
 
 
 def _pattern(line: str, place: str) -> Pattern | None:

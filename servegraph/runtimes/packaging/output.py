@@ -41,7 +41,7 @@ def write_entries(folder: Path, entries: Iterable[Entry], *, force: bool = False
 
     Raises:
         SettingsError: the folder is not empty and ``force`` is not set, or something that no build wrote is in
-            the way; then nothing is written.
+            the way; then nothing is written. Or the disk is full, and the like.
     """
     new = _with_folders(entries)
     _check_folder(folder, force)
@@ -51,13 +51,16 @@ def write_entries(folder: Path, entries: Iterable[Entry], *, force: bool = False
     if foreign:
         shown = ", ".join(foreign[:10]) + (", ..." if len(foreign) > 10 else "")
         raise SettingsError(f"{folder}: no build wrote {shown}: move it away, or choose another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    # First, so that a build that fails halfway can be repeated.
-    _write_manifest(folder, {*old, *new})
-    _remove(folder, old, new)
-    for entry in new.values():
-        _write(folder / entry.path, entry)
-    _write_manifest(folder, set(new))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # First, so that a build that fails halfway can be repeated.
+        _write_manifest(folder, {*old, *new})
+        _remove(folder, old, new)
+        for entry in new.values():
+            _write(folder / entry.path, entry)
+        _write_manifest(folder, set(new))
+    except OSError as exc:
+        raise SettingsError(f"the build context is not complete: {exc}; --force writes it again") from exc
 
 
 def _with_folders(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -130,6 +133,8 @@ def _read_manifest(folder: Path) -> set[str]:
         return set()
     try:
         paths = json.loads(path.read_bytes())["wrote"]
+        if not isinstance(paths, list) or not all(isinstance(each, str) for each in paths):
+            raise ValueError("it holds no list of paths")
         if not all(_is_inside(folder, each) for each in paths):
             raise ValueError("a path leads out of the folder")
         return set(paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,8 @@ def plan(source: Path, options: BuildOptions, output: Path | None = None) -> Pla
     root = source.resolve()
     if not root.is_dir():
         raise SettingsError(f"there is no folder {str(source)!r}")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise SettingsError(f"{root} cannot be read")
     user = user_id(options.user)
     own_image = _existing(root, options)
     prefix = own_image.folder if own_image else ""

@@ -23,7 +23,7 @@ _EDITABLE = re.compile(r"(?:-e|--editable)(?:\s*=\s*|\s+)(?P<path>.+)")
 _FOLDER_OPTION = re.compile(r"(?:-f|--find-links)(?:\s*=\s*|\s+)(?P<path>.+)")
 _HASHES = re.compile(r"--hash[=\s]|^--require-hashes\b")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
-_LOCAL = re.compile(r"\.{0,2}/|\.$|file:|[^\s\[@;=<>~!]+/|[^\s@;]+\.(?:whl|tar\.gz|zip)(?:$|[\s\[;#])")
+_LOCAL = re.compile(r"\.{0,2}/|\.(?:\[|$)|file:|[^\s\[@;=<>~!]+/|[^\s@;]+\.(?:whl|tar\.gz|zip)(?:$|[\s\[;#])")
 _COMMENT = re.compile(r"(?:^|\s+)#.*$")
 _EXTRAS = re.compile(r"\[([^\]]*)\]")
 

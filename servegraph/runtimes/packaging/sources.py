@@ -115,8 +115,12 @@ class _Walker:
     def _is_passed_over(self, entry: os.DirEntry[str], path: str) -> bool:
         if not entry.is_dir(follow_symlinks=False):
             return self._ignored(path)
-        is_environment = (Path(entry.path) / _ENVIRONMENT_MARK).is_file()
-        return is_environment or self._ignored.whole(path)
+        if self._ignored.whole(path):
+            return True
+        try:
+            return (Path(entry.path) / _ENVIRONMENT_MARK).is_file()
+        except OSError:  # told when the folder is looked into
+            return False
 
     def _found(self, entry: os.DirEntry[str], path: str) -> Iterator[SourceFile]:
         if entry.is_symlink():
