@@ -201,12 +201,12 @@ class EpsilonGreedy(_Bandit):
         history: bool = False,
         branch_names: str | Sequence[str] | None = None,
         decay_after: float | None = None,
-        push_frequency: float | None = None,
+        push_frequency: float = 60.0,
     ) -> None:
         super().__init__(n_branches, seed, branch_names, history, verbose)
         self.epsilon = _number(epsilon, "epsilon", 0, 1)
         self.decay_after = None if decay_after is None else _number(decay_after, "decay_after", 1, math.inf)
-        self.push_frequency = push_frequency
+        self.push_frequency = _number(push_frequency, "push_frequency", math.ulp(0.0), math.inf)
         if best_branch is None:
             self._best = self._random.randrange(self.n_branches)
         elif 0 <= int(best_branch) < self.n_branches:
@@ -266,12 +266,12 @@ class ThompsonSampling(_Bandit):
         branch_names: str | Sequence[str] | None = None,
         alpha: float = 1.0,
         beta: float = 1.0,
-        push_frequency: float | None = None,
+        push_frequency: float = 60.0,
     ) -> None:
         super().__init__(n_branches, seed, branch_names, history, verbose)
         self.alpha = _number(alpha, "alpha", math.ulp(0.0), math.inf)
         self.beta = _number(beta, "beta", math.ulp(0.0), math.inf)
-        self.push_frequency = push_frequency
+        self.push_frequency = _number(push_frequency, "push_frequency", math.ulp(0.0), math.inf)
 
     def _choose(self) -> tuple[int, list[float]]:
         drawn = [

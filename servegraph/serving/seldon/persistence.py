@@ -11,7 +11,6 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
 from servegraph.errors import SettingsError
@@ -23,16 +22,6 @@ logger = logging.getLogger("servegraph.seldon.state")
 DEFAULT_PERIOD_S: Final = 60.0
 SHARING_PERIOD_S: Final = 1.0
 _RETRY_S: Final = 2.0
-
-
-def push_frequency(parameters: Mapping[str, Any]) -> float:
-    """The seconds between two savings: a component's parameter ``push_frequency``, else 60.
-
-    Raises:
-        SettingsError: it is not a positive number.
-    """
-    value = parameters.get("push_frequency")
-    return DEFAULT_PERIOD_S if value is None else _positive(value, "parameter push_frequency")
 
 
 class Persistence:

@@ -19,7 +19,7 @@ from own_redis import OwnRedis
 
 from servegraph.errors import SettingsError
 from servegraph.serving.seldon.bandits import EpsilonGreedy, ThompsonSampling
-from servegraph.serving.seldon.persistence import Persistence, push_frequency
+from servegraph.serving.seldon.persistence import Persistence
 from servegraph.serving.seldon.state_store import MemoryStore, StateStoreError, open_store
 
 KEY = "persistence_d_p_u"
@@ -217,13 +217,10 @@ def test_persistence_can_start_again_after_it_was_stopped() -> None:
     assert fresh.branch_tries == [15, 0]
 
 
-def test_push_frequency_is_the_period() -> None:
-    assert push_frequency({}) == 60
-    assert push_frequency({"push_frequency": 5}) == 5
-    with pytest.raises(SettingsError, match="push_frequency: -1 is not a positive number"):
-        push_frequency({"push_frequency": -1})
+@pytest.mark.parametrize("period_s", [0, -1, float("nan"), "often"])
+def test_period_that_is_no_time_is_refused(period_s: Any) -> None:
     with pytest.raises(SettingsError, match="period_s"):
-        Persistence(Learner(), MemoryStore(), KEY, period_s=float("nan"))
+        Persistence(Learner(), MemoryStore(), KEY, period_s=period_s)
 
 
 # -- whole objects -------------------------------------------------------------------------------------------------
