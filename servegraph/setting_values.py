@@ -31,6 +31,7 @@ class Kind:
 
 
 Count = Annotated[int, Kind("a whole number", minimum=1)]
+Number = Annotated[int, Kind("a whole number", minimum=0)]
 Port = Annotated[int, Kind("a port number", minimum=0, maximum=65535)]
 OptionalPort = Annotated[int | None, Kind("a port number or off", minimum=0, maximum=65535, optional=True)]
 Size = Annotated[int, Kind("a size in bytes, such as 8MiB", minimum=1)]

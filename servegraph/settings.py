@@ -31,6 +31,7 @@ from servegraph.errors import SettingsError, closest
 from servegraph.setting_values import (
     Count,
     Milliseconds,
+    Number,
     OptionalPort,
     Port,
     Positive,
@@ -180,6 +181,10 @@ class ServerSettings:
     """A TCP port of its own for ``/metrics``, which the HTTP port has anyway; 0 takes any free one."""
     workers: Count = 1
     """How many worker processes serve requests, each with its own copy of the models."""
+    max_requests: Number = 0
+    """Replace a worker once it has answered so many HTTP requests, for models that leak memory; 0 is never."""
+    max_requests_jitter: Number = 0
+    """Up to so many more, at random, so that workers are not replaced all at once."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """The least severe messages that are logged."""
     access_log: bool = False

@@ -15,7 +15,10 @@ _COMMANDS = {
     "build": "servegraph.cli.build",
     "init": "servegraph.cli.init",
     "invoke": "servegraph.cli.invoke",
+    "microservice": "servegraph.cli.microservice",
     "plot": "servegraph.cli.plot",
+    "seldon-batch": "servegraph.cli.seldon_batch",
+    "seldon-test": "servegraph.cli.seldon_tester",
     "serve": "servegraph.cli.serve",
     "validate": "servegraph.cli.validate",
 }

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from servegraph.errors import (
@@ -39,13 +40,16 @@ from servegraph.runtimes.http_request import (
     read_body,
     whole_answer,
 )
+from servegraph.runtimes.seldon.deployment_serving import serving_of
 from servegraph.runtimes.server import GraphServer
-from servegraph.runtimes.worker_protocol import Receive, Scope, Send, WorkerInfo
+from servegraph.runtimes.worker_protocol import Edge, Receive, Scope, Send, WorkerInfo
 from servegraph.serving.dataplane import JSON, DataPlaneOptions, Reply
 from servegraph.serving.limits import JsonLimits, parse_json
 from servegraph.settings import ServerSettings
 
 logger = logging.getLogger("servegraph")
+METRICS_REGISTRY: Final = "metrics.registry"
+"""The service by which steps find the server's metrics."""
 access_logger = logging.getLogger("servegraph.access")
 
 _MOST_TARGETS: Final = 1024
@@ -74,6 +78,10 @@ class LocalApplication:
         self._own_paths = self.control.paths
         self._short_way = self.cors is None
         self._targets: dict[bytes, str] = {}
+        self.answered = 0
+        """How many requests were answered."""
+        self.edges: dict[str, Edge] = {}
+        """What the application offers beside HTTP, by the names of the listeners."""
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -96,6 +104,11 @@ class LocalApplication:
 
             sys.stderr.write(banner(self.server, worker))
             sys.stderr.flush()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be answered: all models are loaded, and the server is not stopping."""
+        return self.server.loaded and self.server.ready and not self._draining
 
     def begin_drain(self) -> None:
         """Say not ready from now on and ask clients to close their connections."""
@@ -143,6 +156,7 @@ class LocalApplication:
             return
         seconds = time.perf_counter() - start
         self.metrics.answered(reply.status, seconds)
+        self.answered += 1
         if reply.status == 200 and request.method == "POST":
             self._remember(scope)
         head = self._head(request, reply, seconds)
@@ -186,6 +200,7 @@ class LocalApplication:
             answer = whole_answer(reply, request_id)
         seconds = time.perf_counter() - start
         self.metrics.answered(reply.status, seconds)
+        self.answered += 1
         if self._access_log:
             _log_access("POST", path, reply, seconds, request_id)
         return answer
@@ -301,18 +316,34 @@ def _read_json(body: bytes, limits: JsonLimits, most: int) -> Any:
     return parse_json(body, limits)
 
 
+def metrics_directory(worker: WorkerInfo | None) -> Path | None:
+    """The folder that the workers of a server share for their metrics; ``None`` where there is only one process."""
+    return Path(worker.metrics_directory) if worker is not None and worker.metrics_directory else None
+
+
 def make_application(
     function: ServingFunction,
     settings: ServerSettings,
     namespaces: list[Any],
     worker: WorkerInfo | None = None,
+    services: Mapping[str, Any] | None = None,
 ) -> LocalApplication:
-    """The application of a function, with its graph compiled and its models not yet loaded."""
-    from pathlib import Path
+    """The application of a function, with its graph compiled and its models not yet loaded.
 
-    directory = Path(worker.metrics_directory) if worker is not None else None
+    Args:
+        function: the function.
+        settings: all settings of the server.
+        namespaces: where class and function names are looked up before they are imported.
+        worker: the worker it runs in; ``None`` in a process of the user's own.
+        services: what the runtime offers to steps by name; see `GraphContext.services`.
+    """
+    directory = metrics_directory(worker)
     registry = MetricsRegistry(directory, worker.slot if worker is not None else 0)
     context = function.new_context(worker_id=worker.slot if worker is not None else 0)
+    deployment = serving_of(function, directory, worker.slot if worker is not None else 0)
+    context.services[METRICS_REGISTRY] = registry
+    context.services.update(deployment.services if deployment is not None else {})
+    context.services.update(services or {})
     context.load_timeout_s = settings.timeouts.load_s
     context.tensor_rank = settings.limits.tensor_rank
     json_limits = JsonLimits(settings.limits.json_depth, settings.limits.json_elements)
@@ -335,12 +366,15 @@ def make_application(
         limits=limits,
         observer=ModelObserver(registry),
     )
-    return LocalApplication(server, settings, registry, worker)
+    application = LocalApplication(server, settings, registry, worker)
+    if deployment is not None:
+        deployment.attach(application, settings)
+    return application
 
 
 def build_application(target: Any, settings: ServerSettings, worker: WorkerInfo) -> LocalApplication:
     """The application of a worker process: loads the function that ``target`` names."""
     from servegraph.runtimes.source import load_function
 
-    function = load_function(target["function"], target.get("name"))
+    function = load_function(target["function"], target.get("name"), target.get("components"))
     return make_application(function, settings, function.namespaces(), worker)

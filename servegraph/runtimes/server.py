@@ -77,7 +77,9 @@ class GraphServer:
             self._track(function)
         self._initialise(namespaces)
         self.plan = Compiler(self.graph, context, namespaces, limits).compile()
-        self.data_plane = DataPlane(self.plan, context, self.offloader, options)
+        direct = self.plan.direct
+        plane: type[DataPlane] = DataPlane if direct is None else getattr(direct.target, "data_plane", DataPlane)
+        self.data_plane = plane(self.plan, context, self.offloader, options)
         self.models = {k: v for k, v in self.plan.objects.items() if isinstance(v, V2ModelServer)}
 
     def _track(self, function: ServingFunction) -> None:

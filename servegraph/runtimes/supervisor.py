@@ -234,6 +234,9 @@ class Supervisor:
             process.retire(reason, kill_at=now + _STUCK_DRAIN_S)
             process.dump()
             logger.error("worker %d (%d): %s; replaced", slot.index, process.pid, reason)
+        elif process.worn and process.retiring is None and slot not in self._rolling:
+            logger.info("worker %d (%d) has answered its share of requests and is replaced", slot.index, process.pid)
+            self._rolling.append(slot)
 
     def _reap(self, slot: _Slot, process: WorkerProcess, now: float) -> None:
         code = process.exit_code()

@@ -21,6 +21,7 @@ import faulthandler
 import gc
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ from servegraph.runtimes.worker_protocol import (
     Start,
     WorkerInfo,
     WorkerState,
+    answered_by,
     decode,
     edges_of,
     encode,
@@ -73,6 +75,7 @@ class Worker:
         self._signalled = False
         self._server = AsgiServer(application, settings.limits)
         self._edges = Edges(edges_of(application), [name for name in start.listen_fds if name != HTTP])
+        self._most_requests = _most_requests(settings)
         self._listening = False
         self._loop: asyncio.AbstractEventLoop
 
@@ -120,7 +123,8 @@ class Worker:
         self._beats += 1
         in_flight = self._application.in_flight() + self._edges.in_flight()
         stuck = self._application.stuck_calls() + self._edges.stuck_calls(self._settings.timeouts.hang_grace_s)
-        self._channel.send(Heartbeat(self._beats, in_flight, stuck, self._state.value))
+        worn = self._most_requests is not None and answered_by(self._application) >= self._most_requests
+        self._channel.send(Heartbeat(self._beats, in_flight, stuck, self._state.value, worn))
 
     async def _beat(self) -> None:
         """Once a second: the heartbeat, and what the HTTP server has to do as often."""
@@ -214,7 +218,7 @@ def main(argv: list[str]) -> int:
         factory: ApplicationFactory = import_object(start.factory)
         application = factory(start.target, settings, info)
         # Never closed: that would wait for threads that user code has left running.
-        runner = asyncio.Runner(loop_factory=_loop_factory())
+        runner = asyncio.Runner(loop_factory=loop_factory())
         return runner.run(_serve(start, settings, application, channel))
     except ServegraphError as exc:
         channel.send(Failure(_short(exc)))
@@ -258,6 +262,13 @@ def _extend_search_path(paths: list[str]) -> None:
             sys.path.append(absolute)
 
 
+def _most_requests(settings: ServerSettings) -> int | None:
+    """How many requests this worker answers before it is replaced; ``None`` for any number."""
+    if not settings.max_requests:
+        return None
+    return settings.max_requests + random.randint(0, settings.max_requests_jitter)
+
+
 def _configure_logging(settings: ServerSettings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(),
@@ -278,7 +289,8 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    """The event loop of servers: uvloop's where it is installed, else that of asyncio."""
     try:
         import uvloop
     except ImportError:
@@ -287,7 +299,7 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return loop
 
 
-def _exit(code: int) -> None:
+def leave(code: int) -> None:
     """Leave like any Python process, but do not wait for threads that user code has left running."""
     logging.shutdown()
     sys.stdout.flush()
@@ -299,4 +311,4 @@ def _exit(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

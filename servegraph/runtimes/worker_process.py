@@ -32,6 +32,7 @@ class WorkerProcess:
         self.last_heard = now
         self.ready_since: float | None = None
         self.stuck = 0
+        self.worn = False
         self.failure: str | None = None
         self.retiring: str | None = None
         """Why it was told to go; None while it is meant to serve."""
@@ -85,6 +86,7 @@ class WorkerProcess:
         elif isinstance(message, Heartbeat):
             self.last_heard = now
             self.stuck = message.stuck
+            self.worn = message.worn
             self.state = WorkerState(message.state)
             if self.state is WorkerState.READY and self.ready_since is None:
                 self.ready_since = now

@@ -62,6 +62,7 @@ class Edge(Protocol):
 class Application(Protocol):
     """What a worker serves: an ASGI callable with the steps of its life.
 
+    One that counts the requests it has answered does so in an attribute ``answered``; see `answered_by`.
     One that offers further edges has them in an attribute ``edges``, by the names of their listeners; see `edges_of`.
     """
 
@@ -82,6 +83,12 @@ class Application(Protocol):
 
     async def aclose(self) -> None:
         """Hand over what is left to write and release everything; no request comes any more."""
+
+
+def answered_by(application: Application) -> int:
+    """How many HTTP requests an application has answered; 0 for one that does not count."""
+    answered: int = getattr(application, "answered", 0)
+    return answered
 
 
 def edges_of(application: Application) -> Mapping[str, Edge]:
@@ -165,6 +172,8 @@ class Heartbeat:
     """Model calls that have outlived their deadline by ``hang_grace_s``."""
     state: str
     """A `WorkerState`."""
+    worn: bool = False
+    """Whether it has answered as many requests as a worker is to answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ class LowLevel:
             return ()
         if call.argument == "proto":
             return (_as_proto(self.op, source),)
+        if self.transport == "rest" and isinstance(source, (bytes, str)):
+            return (source,)  # the undecoded body, where the deployment asks for that
         value = _as_json(self.op, source)
         return (jsoncodec.dumps(value).decode() if call.argument == "text" else value,)
 

@@ -121,9 +121,9 @@ def _data(data: Any) -> tuple[Any, list[str], Encoding | None]:
             raise SeldonMicroserviceException("data.tensor must be an object with shape and values")
         return reshaped(tensor.get("values", []), tensor.get("shape")), names, "tensor"
     if "tftensor" in data:
-        from servegraph.serving.seldon import tftensor
+        from servegraph.serving.seldon.tftensor import from_json
 
-        return tftensor.from_json(data["tftensor"]), names, "tftensor"
+        return from_json(data["tftensor"]), names, "tftensor"
     return np.array([]), names, None
 
 
@@ -209,9 +209,9 @@ def _data_to_rest(message: Message) -> dict[str, Any]:
         array = value if isinstance(value, np.ndarray) else array_of(value)
         return {"names": message.names, "tensor": {"shape": list(array.shape), "values": array.ravel()}}
     if encoding == "tftensor":
-        from servegraph.serving.seldon import tftensor
+        from servegraph.serving.seldon.tftensor import to_json
 
-        return {"names": message.names, "tftensor": tftensor.to_json(np.asarray(value))}
+        return {"names": message.names, "tftensor": to_json(np.asarray(value))}
     return {"names": message.names, "ndarray": value}
 
 

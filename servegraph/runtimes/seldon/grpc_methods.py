@@ -1,0 +1,111 @@
+"""The gRPC methods of a component, on the application that serves it over HTTP too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from servegraph.errors import ModelNotReadyError
+from servegraph.graph.events import Event, Trigger
+from servegraph.graph.run import NoResult
+from servegraph.runtimes.grpc_context import GrpcContext
+from servegraph.runtimes.grpc_edge import GrpcEdge, GrpcMethod, GrpcOptions
+from servegraph.runtimes.local import LocalApplication
+from servegraph.serving.seldon.answers import RawAnswer
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.message import Message
+from servegraph.serving.seldon.plane import cause_of, told
+from servegraph.settings import ServerSettings
+
+GRPC: Final = Trigger("grpc", "grpc")
+_PACKAGE: Final = "seldon.protos"
+METHODS: Final[Mapping[str, str]] = {
+    "Generic/TransformInput": "/transform-input",
+    "Generic/TransformOutput": "/transform-output",
+    "Generic/Route": "/route",
+    "Generic/Aggregate": "/aggregate",
+    "Generic/SendFeedback": "/send-feedback",
+    "Model/Predict": "/predict",
+    "Model/SendFeedback": "/send-feedback",
+    "Router/Route": "/route",
+    "Router/SendFeedback": "/send-feedback",
+    "Transformer/TransformInput": "/transform-input",
+    "OutputTransformer/TransformOutput": "/transform-output",
+    "Combiner/Aggregate": "/aggregate",
+    "Seldon/Predict": "/predict",
+    "Seldon/SendFeedback": "/send-feedback",
+}
+"""For each method of a component the path that answers the same on REST."""
+METADATA_METHODS: Final = ("Model/Metadata", "Seldon/ModelMetadata")
+
+
+class GrpcFailure(Exception):  # noqa: N818 - it is what the edge looks at, not an error of its own
+    """A failure as the gRPC edge maps it: with an HTTP status, a message and a reason."""
+
+    def __init__(self, status: int, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.status_code = status
+        self.message = message
+        self.reason = reason
+
+
+def grpc_edge(application: LocalApplication, settings: ServerSettings, options: Mapping[str, Any]) -> GrpcEdge:
+    """The edge that serves an application's component over gRPC."""
+    from servegraph.serving.seldon.proto import prediction_pb2  # noqa: F401 - reflection shows its messages
+
+    methods = {f"/{_PACKAGE}.{name}": graph_method(application, path) for name, path in METHODS.items()}
+    methods |= {f"/{_PACKAGE}.{name}": _metadata_method(application) for name in METADATA_METHODS}
+    return GrpcEdge(methods, replace(GrpcOptions.of(settings), **options), ready=lambda: application.ready)
+
+
+def graph_method(application: LocalApplication, path: str) -> GrpcMethod:
+    """A method that an application's graph answers, as an event of this path with the protobuf bytes as its body."""
+    engine = application.plane.engine
+    plain = application.plane.plan.plain
+
+    def call(data: bytes, context: GrpcContext) -> bytes:
+        event = Event(data, None, context.metadata, None, path, context.request_id, GRPC)
+        event.deadline = context.deadline
+        try:
+            if plain:
+                outcome = engine.run_plain(event)
+                context.check()
+            else:
+                outcome = context.run(engine.run_in_loop(event))
+            if isinstance(outcome, NoResult):
+                raise SeldonMicroserviceException(f"there is no answer: {outcome.reason}", 500)
+            return encoded(outcome.body)
+        except Exception as exc:  # noqa: BLE001 - every failure is told in Seldon's words
+            raise GrpcFailure(*told(exc)) from cause_of(exc)
+
+    return call
+
+
+def encoded(answer: Any) -> bytes:
+    """The bytes of an answer.
+
+    Raises:
+        SeldonMicroserviceException: it is none that the protocol has.
+    """
+    from servegraph.serving.seldon import wire
+
+    if isinstance(answer, Message):
+        return wire.message_to_wire(answer)
+    value = answer.value if isinstance(answer, RawAnswer) else answer
+    data: bytes = value.SerializeToString()
+    return data
+
+
+def _metadata_method(application: LocalApplication) -> GrpcMethod:
+    direct = application.plane.plan.direct
+    assert direct is not None
+    endpoint = direct.target
+
+    def call(data: bytes, context: GrpcContext) -> bytes:
+        if endpoint.metadata is None:
+            raise ModelNotReadyError("the component is not loaded yet")
+        answer: bytes = endpoint.metadata.to_proto().SerializeToString()
+        return answer
+
+    return call

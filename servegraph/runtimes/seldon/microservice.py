@@ -1,0 +1,119 @@
+"""Serves one Seldon component: REST, gRPC and metrics from one process, with one copy of the model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from functools import partial
+from typing import Any, Final
+
+from servegraph.runtimes.edges import AsgiEdge
+from servegraph.runtimes.function import ServingFunction, new_function
+from servegraph.runtimes.listening import GRPC, METRICS
+from servegraph.runtimes.local import LocalApplication, make_application, metrics_directory
+from servegraph.runtimes.seldon.grpc_methods import grpc_edge
+from servegraph.runtimes.seldon.metrics import MetricsPage, SeldonMetricSink, open_metrics
+from servegraph.runtimes.seldon.options import MicroserviceOptions
+from servegraph.runtimes.worker_protocol import WorkerInfo
+from servegraph.serving.seldon.endpoint import ComponentEndpoint
+from servegraph.serving.seldon.persistence import Persistence
+from servegraph.serving.seldon.pickles import pickle_allowed, set_pickle_policy
+from servegraph.serving.seldon.state_store import state_key
+from servegraph.serving.seldon.step import METRIC_SINKS
+from servegraph.settings import ServerSettings
+
+logger = logging.getLogger("servegraph")
+
+FACTORY: Final = "servegraph.runtimes.seldon.microservice:build_microservice"
+_DEFAULT_PERIOD_S: Final = 60.0
+
+
+def build_microservice(target: Any, settings: ServerSettings, worker: WorkerInfo | None) -> LocalApplication:
+    """The application of a worker that serves one component; ``target`` is `MicroserviceOptions.to_dict`.
+
+    Raises:
+        GraphError: there is no such component, or it cannot be made.
+        Exception: whatever the component's own module or constructor raises.
+    """
+    options = MicroserviceOptions.from_dict(target)
+    set_pickle_policy(options.allow_pickle)
+    metrics = open_metrics(metrics_directory(worker), worker.slot if worker is not None else 0)
+    sinks = partial(SeldonMetricSink, metrics, count_feedback=options.count_feedback)
+    function = component_function(options)
+    application = make_application(function, settings, function.namespaces(), worker, {METRIC_SINKS: sinks})
+    application.edges[METRICS] = AsgiEdge(MetricsPage(metrics, options.metrics_path), settings.limits)
+    if options.grpc:
+        application.edges[GRPC] = grpc_edge(application, settings, options.grpc_options)
+    return application
+
+
+def component_function(options: MicroserviceOptions) -> ServingFunction:
+    """The function whose only step is the component."""
+    name = options.component.rpartition(".")[2].rpartition(":")[2]
+    function = new_function(name.lower().replace("_", "-"), kind="serving")
+    graph = function.set_topology("flow", engine="async")
+    graph.to(
+        "servegraph.runtimes.seldon.microservice.PersistentEndpoint",
+        name=name,
+        component=options.component,
+        parameters=options.parameters,
+        unit=options.unit,
+        threads=options.threads,
+        metrics_in_response=options.metrics_in_response,
+        passthrough=options.passthrough,
+        metadata=options.metadata,
+        flask_config=options.flask,
+        state_store=options.state_store,
+    ).respond()
+    return function
+
+
+class PersistentEndpoint(ComponentEndpoint):
+    """A component that serves, whose state is kept, and whose own service runs beside it.
+
+    Args:
+        state_store: where the state is kept; empty for nowhere.
+        **kwargs: arguments of `ComponentEndpoint`.
+    """
+
+    def __init__(self, *args: Any, state_store: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._state_store = state_store
+        self._persistence: Persistence | None = None
+
+    def post_init(self, mode: str = "sync", **kwargs: Any) -> None:
+        """Restore the component's state, load its model, and start its own service."""
+        if self._state_store:
+            self._restore()
+        super().post_init(mode, **kwargs)
+        if self._persistence is not None:
+            self._persistence.start()
+        service = getattr(self.user_object, "custom_service", None)
+        if callable(service) and self.context.worker_id == 0:
+            threading.Thread(
+                target=_serve_custom, args=(service, self.name), name="custom service", daemon=True
+            ).start()
+
+    def _restore(self) -> None:
+        unit = self.component.identity
+        key = state_key(unit.deployment_id, unit.predictor_id, unit.unit_id)
+        period = getattr(self.user_object, "push_frequency", _DEFAULT_PERIOD_S)
+        self._persistence = Persistence(
+            self.user_object, self._state_store, key, float(period), allow_pickle=pickle_allowed()
+        )
+        restored = self._persistence.restore()
+        if restored is not None:
+            self.replace_component(restored)
+
+    async def aclose(self) -> None:
+        """Save the state once more."""
+        if self._persistence is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._persistence.stop)
+
+
+def _serve_custom(service: Any, name: str) -> None:
+    try:
+        service()
+    except Exception:
+        logger.exception("the custom service of %s has ended with an error", name)

@@ -1,0 +1,174 @@
+"""What Seldon's operator and images tell a component by environment variables, read in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from servegraph import jsoncodec
+from servegraph.errors import SettingsError
+from servegraph.serving.seldon.identity import UnitIdentity
+from servegraph.serving.seldon.parameters import read_parameters
+
+_TRUE: Final = ("1", "true", "t")
+_FLASK: Final = (
+    "FLASK_DEBUG", "FLASK_EXPLAIN_TEMPLATE_LOADING", "FLASK_JSONIFY_PRETTYPRINT_REGULAR", "FLASK_JSON_AS_ASCII",
+    "FLASK_JSON_SORT_KEYS", "FLASK_PROPAGATE_EXCEPTIONS", "FLASK_PRESERVE_CONTEXT_ON_EXCEPTION",
+    "FLASK_SESSION_COOKIE_HTTPONLY", "FLASK_SESSION_COOKIE_SECURE", "FLASK_SESSION_REFRESH_EACH_REQUEST",
+    "FLASK_TEMPLATES_AUTO_RELOAD", "FLASK_TESTING", "FLASK_TRAP_HTTP_EXCEPTIONS", "FLASK_TRAP_BAD_REQUEST_ERRORS",
+    "FLASK_USE_X_SENDFILE",
+)  # fmt: skip
+S2I_FILE: Final = Path(".s2i") / "environment"
+
+
+def is_true(text: str) -> bool:
+    """Whether a variable's value counts as true: ``1``, ``true`` or ``t`` in any case."""
+    return text.strip().lower() in _TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class SeldonEnvironment:
+    """The variables of one process, read and checked."""
+
+    identity: UnitIdentity = field(default_factory=UnitIdentity)
+    parameters: tuple[Any, ...] = ()
+    """``PREDICTIVE_UNIT_PARAMETERS``: the parameters of the component's class."""
+    http_port: int | None = None
+    grpc_port: int | None = None
+    metrics_port: int = 6000
+    service_port: int | None = None
+    """``PREDICTIVE_UNIT_SERVICE_PORT``, which images before 1.5 listen on."""
+    metrics_path: str = "/metrics"
+    """``PREDICTIVE_UNIT_METRICS_ENDPOINT``."""
+    metrics_in_response: bool = True
+    """``INCLUDE_METRICS_IN_CLIENT_RESPONSE``."""
+    passthrough: bool = False
+    """``PAYLOAD_PASSTHROUGH``: ``/predict`` hands the undecoded body to ``predict_raw``."""
+    metadata: str = ""
+    """``MODEL_METADATA``: YAML or JSON over what the component says of itself."""
+    log_level: str = ""
+    """``SELDON_LOG_LEVEL``."""
+    debug: bool = False
+    tracing: bool = False
+    workers: int = 1
+    threads: int = 1
+    max_requests: int = 0
+    max_requests_jitter: int = 0
+    keepalive: int = 2
+    single_threaded: bool = False
+    access_log: bool = False
+    grpc_threads: int = 1
+    grpc_workers: int = 1
+    executor_enabled: bool = True
+    """``SELDON_EXECUTOR_ENABLED``: whether feedback is counted here."""
+    redis_host: str = "localhost"
+    redis_port: int = 6379
+    model_name: str = ""
+    service_type: str = ""
+    api_type: str = ""
+    persistence: int = 0
+    flask: Mapping[str, bool] = field(default_factory=dict)
+    """Fields of Flask's configuration (``FLASK_JSON_SORT_KEYS`` is ``JSON_SORT_KEYS``)."""
+
+
+def read_environment(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> SeldonEnvironment:
+    """What the environment says.
+
+    Args:
+        environ: the variables; those of this process when not given.
+        folder: where ``.s2i/environment`` is looked for, whose values stand in for variables that are not set.
+
+    Raises:
+        SettingsError: a variable has a value that it cannot have.
+    """
+    env = dict(os.environ if environ is None else environ)
+    for name, value in s2i_environment((folder or Path()) / S2I_FILE).items():
+        env.setdefault(name, value)
+    return SeldonEnvironment(
+        identity=UnitIdentity(
+            env.get("PREDICTIVE_UNIT_ID", ""),
+            env.get("PREDICTIVE_UNIT_IMAGE", ""),
+            env.get("PREDICTOR_ID", ""),
+            _version(env.get("PREDICTOR_LABELS", "")),
+            env.get("SELDON_DEPLOYMENT_ID", ""),
+        ),
+        parameters=tuple(read_parameters(env.get("PREDICTIVE_UNIT_PARAMETERS", ""), "PREDICTIVE_UNIT_PARAMETERS")),
+        http_port=_port(env, "PREDICTIVE_UNIT_HTTP_SERVICE_PORT"),
+        grpc_port=_port(env, "PREDICTIVE_UNIT_GRPC_SERVICE_PORT"),
+        service_port=_port(env, "PREDICTIVE_UNIT_SERVICE_PORT"),
+        metrics_port=_whole(env, "PREDICTIVE_UNIT_METRICS_SERVICE_PORT", 6000),
+        metrics_path=env.get("PREDICTIVE_UNIT_METRICS_ENDPOINT") or "/metrics",
+        metrics_in_response=env.get("INCLUDE_METRICS_IN_CLIENT_RESPONSE", "true").strip().lower() == "true",
+        passthrough=is_true(env.get("PAYLOAD_PASSTHROUGH", "")),
+        metadata=env.get("MODEL_METADATA", ""),
+        log_level=env.get("SELDON_LOG_LEVEL", ""),
+        debug=is_true(env.get("SELDON_DEBUG", "")),
+        tracing=bool(_whole(env, "TRACING", 0)),
+        workers=_whole(env, "GUNICORN_WORKERS", 1),
+        threads=_whole(env, "GUNICORN_THREADS", 1),
+        max_requests=_whole(env, "GUNICORN_MAX_REQUESTS", 0),
+        max_requests_jitter=_whole(env, "GUNICORN_MAX_REQUESTS_JITTER", 0),
+        keepalive=_whole(env, "GUNICORN_KEEPALIVE", 2),
+        single_threaded=bool(_whole(env, "FLASK_SINGLE_THREADED", 0)),
+        access_log=is_true(env.get("GUNICORN_ACCESS_LOG", "")),
+        grpc_threads=_whole(env, "GRPC_THREADS", 1),
+        grpc_workers=_whole(env, "GRPC_WORKERS", 1),
+        executor_enabled=is_true(env.get("SELDON_EXECUTOR_ENABLED", "true")),
+        redis_host=env.get("REDIS_SERVICE_HOST") or "localhost",
+        redis_port=_whole(env, "REDIS_SERVICE_PORT", 6379),
+        model_name=env.get("MODEL_NAME", ""),
+        service_type=env.get("SERVICE_TYPE", ""),
+        api_type=env.get("API_TYPE", ""),
+        persistence=_whole(env, "PERSISTENCE", 0),
+        flask={name.removeprefix("FLASK_"): is_true(env[name]) for name in _FLASK if name in env},
+    )
+
+
+def s2i_environment(file: Path) -> dict[str, str]:
+    """The variables of an ``.s2i/environment`` file; none where there is no such file.
+
+    Raises:
+        SettingsError: a line is no ``NAME=VALUE``.
+    """
+    try:
+        text = file.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise SettingsError(f"{file}, line {number}: write NAME=VALUE, not {line[:80]!r}")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _whole(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"the environment variable {name} must be a whole number, not {text!r}") from None
+
+
+def _port(env: Mapping[str, str], name: str) -> int | None:
+    return _whole(env, name, 0) if env.get(name, "").strip() else None
+
+
+def _version(labels: str) -> str:
+    """The label ``version`` of the predictor."""
+    if not labels:
+        return ""
+    try:
+        value = jsoncodec.loads(labels)
+    except jsoncodec.JSONDecodeError as exc:
+        raise SettingsError(f"PREDICTOR_LABELS is no JSON: {exc}") from exc
+    return str(value.get("version", "")) if isinstance(value, dict) else ""

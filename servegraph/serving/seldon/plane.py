@@ -1,0 +1,116 @@
+"""The data plane of Seldon's protocol: how its requests are read, and how failures are answered."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from servegraph import jsoncodec
+from servegraph.errors import (
+    MethodNotAllowedError,
+    RequestError,
+    ServegraphError,
+    StepError,
+    UnavailableError,
+)
+from servegraph.graph.events import Event
+from servegraph.graph.media import parse_media_type
+from servegraph.serving.dataplane import JSON, DataPlane, Reply
+from servegraph.serving.limits import parse_json
+from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, envelope
+from servegraph.serving.seldon.forms import json_field, multipart_value
+
+NO_JSON: Final = "Can't find JSON in data"
+_MOST_INFO: Final = 8000
+
+
+class SeldonPlane(DataPlane):
+    """Reads JSON from where Seldon's clients put it, and answers failures with Seldon's envelope."""
+
+    def read(self, event: Event) -> None:
+        """Read the JSON of a request: of its body, its form, or its query.
+
+        Raises:
+            SeldonMicroserviceException: there is none that can be read (400).
+        """
+        body = event.body
+        if body.__class__ is not bytes and body.__class__ is not str:
+            return
+        if event.trigger.kind == "grpc":
+            return
+        content_type = event.content_type or ""
+        if content_type == JSON and body and not event._query:
+            self._take(event, body)
+            return
+        media = parse_media_type(content_type)
+        if media.essence == "multipart/form-data":
+            event.body = multipart_value(_bytes(body), content_type)
+            return
+        text: Any = None
+        if media.essence == "application/x-www-form-urlencoded":
+            text = json_field(_bytes(body).decode("utf-8", "replace"), "form")
+        if text is None and event._query:
+            text = json_field(event._query, "query")
+        if text is None and body and media.is_json:
+            text = body if media.charset in (None, "utf-8", "utf8") else media.decode(_bytes(body))
+        if text is None:
+            event.body = None
+            return
+        self._take(event, text)
+
+    def _take(self, event: Event, text: bytes | str) -> None:
+        """Put the value of a JSON text into the event, or the text where the component asks for that."""
+        target = getattr(self.plan.direct, "target", None)
+        if getattr(target, "passthrough", False) and event.path == "/predict":
+            event.body = text
+            return
+        limits = self.options.json_limits
+        try:
+            event.body = jsoncodec.loads(text) if limits is None else parse_json(_bytes(text), limits)
+        except (jsoncodec.JSONDecodeError, UnicodeEncodeError) as exc:
+            raise SeldonMicroserviceException(f"{NO_JSON}: {exc}") from None
+
+    def failure(self, exc: BaseException, event: Event, *, log: bool = True) -> Reply:
+        """The reply to a request that failed: a `Status` in JSON, and the HTTP status that fits.
+
+        Args:
+            exc: what it failed with.
+            event: the request.
+            log: log the traceback of a server-side fault; for callers that do not raise it.
+        """
+        status, info, reason = told(exc)
+        fault = cause_of(exc)
+        if log and status >= 500 and not isinstance(fault, UnavailableError):
+            self.context.logger.error("request %s failed", event.id, exc_info=fault)
+        body = envelope(info if len(info) <= _MOST_INFO else info[: _MOST_INFO - 3] + "...", reason)
+        headers: dict[str, str] = {}
+        if isinstance(fault, UnavailableError):
+            headers["retry-after"] = str(fault.retry_after)
+        if isinstance(fault, MethodNotAllowedError) and fault.allow:
+            headers["allow"] = ", ".join(fault.allow)
+        return Reply(status, jsoncodec.dumps(body), JSON, headers, body, exc)
+
+
+def cause_of(exc: BaseException) -> BaseException:
+    """What user code raised; else the failure itself."""
+    return exc.__cause__ if isinstance(exc, StepError) and exc.__cause__ is not None else exc
+
+
+def told(exc: BaseException) -> tuple[int, str, str]:
+    """The HTTP status, the message and the reason that a failure is answered with."""
+    fault = cause_of(exc)
+    if any(cls.__name__ == "SeldonMicroserviceException" for cls in type(fault).__mro__):
+        status = getattr(fault, "status_code", 400)
+        status = status if type(status) is int and 400 <= status <= 599 else 500
+        return status, str(getattr(fault, "message", fault)), str(getattr(fault, "reason", BAD_DATA))
+    if isinstance(fault, ServegraphError):
+        reason = BAD_DATA if isinstance(fault, RequestError) else INTERNAL
+        return fault.status, fault.message, reason
+    try:
+        info = str(fault) or type(fault).__name__
+    except Exception:  # noqa: BLE001 - an exception that cannot even be shown must not take the answer away
+        info = type(fault).__name__
+    return 500, info, INTERNAL
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text

@@ -1,0 +1,222 @@
+"""A Seldon component as a step of any graph: of a flow, a route of a router, a node of a Seldon tree."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from servegraph.errors import GraphError, ModelNotReadyError, RequestError
+from servegraph.graph.context import GraphContext
+from servegraph.graph.events import Event
+from servegraph.graph.paths import compile_input_path, compile_result_path
+from servegraph.serving.seldon.answers import RawAnswer, Transport
+from servegraph.serving.seldon.component import Component, Operation, check_operation
+from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.flask_context import FlaskContext
+from servegraph.serving.seldon.identity import UnitIdentity
+from servegraph.serving.seldon.locate import find_component, make_component
+from servegraph.serving.seldon.message import KINDS, Feedback, Message
+from servegraph.serving.seldon.parameters import typed_parameters
+from servegraph.serving.seldon.rest import feedback_answer_to_rest, message_from_rest, message_to_rest
+
+METRIC_SINKS: Final = "seldon.metric_sinks"
+"""The service of a runtime that gives the sink of a node's metrics, by its identity."""
+GRPC: Final = "grpc"
+"""The kind of trigger whose events carry protobuf bytes."""
+
+
+class ComponentStep:
+    """Answers events with a component.
+
+    What it takes as body decides what it gives: a `Message` for a `Message`; for the JSON object of Seldon's protocol
+    another one; for ``{"inputs": …}`` of servegraph's own models ``{"outputs": …}``.
+
+    Args:
+        context: the graph's context; supplied by the server.
+        name: the step's name; supplied by the server.
+        component: the class, its name (``MyModel``, ``package.module.MyModel``, ``module:MyModel``), the name of a
+            packaged server, or an object.
+        parameters: for the class: a mapping, or Seldon's list of ``name``, ``value`` and ``type``.
+        operation: what events ask for that name no operation in their path.
+        unit: names of the node in metrics and metas, as `UnitIdentity` or a mapping of its fields.
+        metrics_in_response: whether callers are shown the component's metrics.
+        threads: how many of its methods may run at the same time; 1 for components that know no locks, 0 for any
+            number.
+        folder: where its module is looked for; the working directory when not given.
+        flask_config: fields of the configuration that ``flask.current_app`` shows.
+        input_path: dotted path of the request in the event's body.
+        result_path: dotted path in the body where the answer is written.
+
+    Raises:
+        GraphError: there is no such component, or it cannot be made or called.
+    """
+
+    def __init__(
+        self,
+        context: GraphContext | None = None,
+        name: str | None = None,
+        component: Any = None,
+        parameters: Any = None,
+        operation: str = "predict",
+        unit: UnitIdentity | Mapping[str, str] | None = None,
+        metrics_in_response: bool = True,
+        threads: int = 1,
+        folder: str | None = None,
+        flask_config: Mapping[str, Any] | None = None,
+        input_path: str | None = None,
+        result_path: str | None = None,
+    ) -> None:
+        if component is None:
+            raise GraphError("a Seldon component is needed: component=<class, name or object>")
+        self.context = context if context is not None else GraphContext()
+        identity = unit if isinstance(unit, UnitIdentity) else UnitIdentity(**dict(unit or {}))
+        factory = find_component(component, folder or self.context.workdir) if isinstance(component, str) else component
+        user_object = make_component(factory, typed_parameters(parameters))
+        self.name = name or type(user_object).__name__
+        self.operation: Operation = check_operation(operation)
+        make_sink = self.context.services.get(METRIC_SINKS)
+        sink: MetricSink | None = None if make_sink is None else make_sink(identity)
+        self._metrics = CustomMetrics(sink, in_response=metrics_in_response, component=self.name)
+        self._flask_config = flask_config
+        self.component = Component(user_object, identity, self._metrics)
+        self.flask = FlaskContext.for_component(user_object, flask_config)
+        self.ready = False
+        self.input_path = input_path
+        self.result_path = result_path
+        self._read = compile_input_path(input_path)
+        self._write = compile_result_path(result_path)
+        self._gate: Any = _gate(threads)
+        if self.component.is_async:
+            self.do_event = self._answer_async  # type: ignore[method-assign, assignment]
+
+    def replace_component(self, user_object: Any) -> None:
+        """Serve another object of the same class, such as one that was kept; only before the first event."""
+        self.component = Component(user_object, self.component.identity, self._metrics)
+        self.flask = FlaskContext.for_component(user_object, self._flask_config)
+
+    @property
+    def user_object(self) -> Any:
+        """The component itself."""
+        return self.component.user_object
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def post_init(self, mode: str = "sync", **_: Any) -> None:
+        """Have the component load its model; raises what its ``load`` raises."""
+        self.component.load()
+        self.ready = True
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def do_event(self, event: Event) -> Event:
+        """The event with the component's answer as its body."""
+        outer = event.body
+        if self._read is not None:
+            event.body = self._read(outer)
+        op, source, transport = self._asked(event)
+        answer = self._call(event, op, source, transport)
+        result = self._written(event, op, answer, transport)
+        event.body = result if self._write is None else self._write(outer, result)
+        return event
+
+    async def _answer_async(self, event: Event) -> Event:
+        outer = event.body
+        if self._read is not None:
+            event.body = self._read(outer)
+        op, source, transport = self._asked(event)
+        work = self.component.acall(op, source, transport)
+        answer = await (work if self.flask is None else self.flask.run_async(event, _hand_over, work))
+        result = self._written(event, op, answer, transport)
+        event.body = result if self._write is None else self._write(outer, result)
+        return event
+
+    def _call(self, event: Event, op: Operation, source: Any, transport: Transport) -> Message | RawAnswer:
+        with self._gate:
+            if self.flask is None or transport == "grpc":
+                return self.component.call(op, source, transport)
+            return self.flask.run(event, self.component.call, op, source, transport)
+
+    def _asked(self, event: Event) -> tuple[Operation, Any, Transport]:
+        """The operation, what it is asked for, and how that came in."""
+        if not self.ready:
+            raise ModelNotReadyError(f"component {self.name!r} is not loaded yet", model=self.name)
+        op = self.operation_of(event)
+        body = event.body
+        if event.trigger.kind == GRPC:
+            return op, body, "grpc"
+        if body.__class__ is dict and "inputs" in body and not any(kind in body for kind in KINDS):
+            body = Message("data", self._inputs(body["inputs"]), _names_in(body), "ndarray", source=body)
+        return op, body, "rest"
+
+    def operation_of(self, event: Event) -> Operation:
+        """What an event asks for: its path where that is an operation, else the step's own."""
+        path = event.path.strip("/").replace("-", "_")
+        if path in ("predict", "transform_input", "transform_output", "route", "aggregate", "send_feedback"):
+            return check_operation(path)
+        return self.operation
+
+    @staticmethod
+    def _inputs(values: Any) -> Any:
+        if not isinstance(values, list):
+            return values
+        return message_from_rest({"data": {"ndarray": values}}).value
+
+    def _written(self, event: Event, op: Operation, answer: Message | RawAnswer, transport: Transport) -> Any:
+        """The answer in the form in which the request came."""
+        body = event.body
+        if transport == "grpc":
+            return answer
+        if isinstance(body, (Message, Feedback)) or (isinstance(body, list) and body and isinstance(body[0], Message)):
+            return answer if isinstance(answer, Message) else message_of(answer)
+        if isinstance(body, dict) and "inputs" in body and not any(kind in body for kind in KINDS):
+            return self._outputs(event, answer)
+        if isinstance(answer, RawAnswer):
+            return answer.value
+        return feedback_answer_to_rest(answer) if op == "send_feedback" else message_to_rest(answer)
+
+    def _outputs(self, event: Event, answer: Message | RawAnswer) -> dict[str, Any]:
+        message = answer if isinstance(answer, Message) else message_of(answer)
+        out: dict[str, Any] = {"id": event.id, "model_name": self.name, "outputs": message.value}
+        if message.meta.tags:
+            out["tags"] = message.meta.tags
+        return out
+
+
+async def _hand_over(work: Any) -> Any:
+    return await work
+
+
+def _gate(threads: int) -> Any:
+    """What a component's methods pass through, so that no more of them run at once than it can take."""
+    if threads < 0:
+        raise GraphError(f"threads must be 0 (any number) or more, not {threads}")
+    if threads == 0:
+        return contextlib.nullcontext()
+    return threading.Lock() if threads == 1 else threading.Semaphore(threads)
+
+
+def message_of(answer: RawAnswer) -> Message:
+    """The message in a low-level answer.
+
+    Raises:
+        SeldonMicroserviceException: it is none (500).
+    """
+    value = answer.value
+    if hasattr(value, "SerializeToString"):
+        from servegraph.serving.seldon import wire
+
+        return wire.message_from_proto(value)
+    try:
+        return message_from_rest(value)
+    except SeldonMicroserviceException as exc:
+        raise SeldonMicroserviceException(f"the component's answer is no message: {exc}", 500) from exc
+
+
+def _names_in(body: Mapping[str, Any]) -> list[str]:
+    names = body.get("names", [])
+    if not isinstance(names, list):
+        raise RequestError("names must be a list")
+    return names
