@@ -100,9 +100,9 @@ def test_secret_in_an_image_is_warned_about(name: str, value: str, warned: bool)
 
 def test_wrong_service_type_names_the_nearest() -> None:
     with pytest.raises(
-        SettingsError, match=r"f:1: there is no SERVICE_TYPE 'MODLE'; did you mean 'MODEL'\? valid: COMB"
+        SettingsError, match=r"f:1: there is no SERVICE_TYPE 'MODL'; did you mean 'MODEL'\? valid: COMB"
     ):
-        check_component({"SERVICE_TYPE": Variable("SERVICE_TYPE", "MODLE", "f:1")})
+        check_component({"SERVICE_TYPE": Variable("SERVICE_TYPE", "MODL", "f:1")})
 
 
 @pytest.mark.parametrize("value", ["yes", "-1", "0 --debug", "$X", ""])
