@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from servegraph.monitoring import exposition
 from servegraph.monitoring.open_metrics import OpenMetrics
@@ -54,6 +54,7 @@ class SeldonMetricSink:
         metrics: those of the worker, which the components of a graph share.
         identity: the node's names.
         worker_id: shown as the label ``worker_id`` when given, as dashboards per worker want it.
+        more_labels: further labels of all metrics.
         count_feedback: whether rewards are counted here (an old engine counts them itself:
             ``SELDON_EXECUTOR_ENABLED=false``).
     """
@@ -64,10 +65,11 @@ class SeldonMetricSink:
         identity: UnitIdentity,
         *,
         worker_id: str | None = None,
+        more_labels: Mapping[str, str] | None = None,
         count_feedback: bool = True,
     ) -> None:
         self._metrics = metrics
-        self._labels = identity.labels()
+        self._labels = {**(more_labels or {}), **identity.labels()}
         if worker_id is not None:
             self._labels["worker_id"] = worker_id
         self._count_feedback = count_feedback
@@ -133,6 +135,13 @@ def label_name(tag: str) -> str:
     return f"_{name}" if not name or name[0].isdigit() else name
 
 
+class Shown(Protocol):
+    """Metrics that can be shown."""
+
+    def render(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+
+
 class MetricsPage:
     """The page of the metrics port, as an ASGI application; empty as long as nothing was recorded.
 
@@ -141,7 +150,7 @@ class MetricsPage:
         path: its path (``PREDICTIVE_UNIT_METRICS_ENDPOINT``); every other one is not there.
     """
 
-    def __init__(self, metrics: OpenMetrics, path: str = "/metrics") -> None:
+    def __init__(self, metrics: Shown, path: str = "/metrics") -> None:
         self._metrics = metrics
         self._path = path if path.startswith("/") else f"/{path}"
 

@@ -25,6 +25,7 @@ R = TypeVar("R")
 Answer = tuple[int, list[tuple[str, str]], bytes]
 """Status, header fields and body of an HTTP answer."""
 
+_FORM: Final = "application/x-www-form-urlencoded"
 HANDLERS: Final = "model_error_handler"
 """The attribute of a component that holds its Blueprint."""
 
@@ -161,8 +162,9 @@ def _http_error(error: Any) -> Answer:
 class _LateBody(io.RawIOBase):
     """The body of a request; one that was decoded already is encoded only if somebody reads it."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, content_type: str) -> None:
         self._body = body
+        self._content_type = content_type
         self._data: io.BytesIO | None = None
 
     def readable(self) -> bool:
@@ -170,16 +172,20 @@ class _LateBody(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self._data is None:
-            self._data = io.BytesIO(_bytes(self._body))
+            self._data = io.BytesIO(_bytes(self._body, self._content_type))
         return self._data.readinto(buffer)
 
 
-def _bytes(body: Any) -> bytes:
+def _bytes(body: Any, content_type: str) -> bytes:
     if body is None:
         return b""
     if isinstance(body, str):
         return body.encode()
-    return bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else jsoncodec.dumps(body)
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    text = jsoncodec.dumps(body)
+    # What was read from a form is there in a form.
+    return urlencode({"json": text}).encode() if content_type.startswith(_FORM) else text
 
 
 def _environ(event: Event) -> dict[str, Any]:
@@ -196,7 +202,7 @@ def _environ(event: Event) -> dict[str, Any]:
         "SERVER_PROTOCOL": "HTTP/1.1",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
-        "wsgi.input": io.BufferedReader(_LateBody(event.body)),
+        "wsgi.input": io.BufferedReader(_LateBody(event.body, event.content_type or "")),
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,

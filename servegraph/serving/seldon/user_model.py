@@ -29,13 +29,6 @@ class SeldonResponse:
         """``data`` itself when it is a response already, else one around it."""
         return data if isinstance(data, SeldonResponse) else cls(data)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SeldonResponse):
-            return NotImplemented
-        return bool((self.data, self.tags, self.metrics) == (other.data, other.tags, other.metrics))
-
-    __hash__ = None  # type: ignore[assignment]  # it is mutable
-
     def __repr__(self) -> str:
         return f"SeldonResponse({self.data!r}, tags={self.tags!r}, metrics={self.metrics!r})"
 

@@ -105,6 +105,11 @@ def test_form_is_read_from_the_body() -> None:
     assert context().run(made, lambda: flask.request.form.to_dict()) == {"json": "{}", "isDefault": "true"}
 
 
+def test_form_that_was_read_already_is_there_again() -> None:
+    made = event({"a": "ü&"}, content_type="application/x-www-form-urlencoded")
+    assert context().run(made, lambda: jsoncodec.loads(flask.request.form["json"])) == {"a": "ü&"}
+
+
 def test_application_objects_work_and_last_one_request() -> None:
     found = context()
 

@@ -1,0 +1,1 @@
+"""The modules of ``seldon_core`` that run servers and show metrics; see `servegraph.serving.seldon.names`."""

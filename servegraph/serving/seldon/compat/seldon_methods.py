@@ -1,0 +1,97 @@
+"""``seldon_core.seldon_methods``: one request to a component, without a server.
+
+Requests and answers are JSON values on the one side, protobuf messages on the other; which it is, the request tells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from servegraph import jsoncodec
+from servegraph.serving.seldon.answers import RawAnswer
+from servegraph.serving.seldon.compat import user_model as settings
+from servegraph.serving.seldon.component import Component, Operation
+from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
+from servegraph.serving.seldon.environment import read_environment
+from servegraph.serving.seldon.metadata import ModelMetadata
+from servegraph.serving.seldon.rest import message_to_rest
+
+
+def predict(user_model: Any, request: Any, seldon_metrics: MetricSink) -> Any:
+    """The component's prediction."""
+    return _answer(user_model, "predict", request, seldon_metrics)
+
+
+def transform_input(user_model: Any, request: Any, seldon_metrics: MetricSink) -> Any:
+    """The input as the component transforms it."""
+    return _answer(user_model, "transform_input", request, seldon_metrics)
+
+
+def transform_output(user_model: Any, request: Any, seldon_metrics: MetricSink) -> Any:
+    """The output as the component transforms it."""
+    return _answer(user_model, "transform_output", request, seldon_metrics)
+
+
+def route(user_model: Any, request: Any, seldon_metrics: MetricSink) -> Any:
+    """The child that the component chooses."""
+    return _answer(user_model, "route", request, seldon_metrics)
+
+
+def aggregate(user_model: Any, request: Any, seldon_metrics: MetricSink) -> Any:
+    """The one message that the component makes of several."""
+    return _answer(user_model, "aggregate", request, seldon_metrics)
+
+
+def health_status(user_model: Any, seldon_metrics: MetricSink) -> Any:
+    """How the component is."""
+    return _answer(user_model, "health_status", None, seldon_metrics)
+
+
+def send_feedback(user_model: Any, request: Any, predictive_unit_id: str, seldon_metrics: MetricSink) -> Any:
+    """What the component answers to a ``Feedback``; always a ``SeldonMessage``."""
+    return _answer(user_model, "send_feedback", request, seldon_metrics, unit_id=predictive_unit_id)
+
+
+def init_metadata(user_model: Any) -> dict[str, Any]:
+    """The component's metadata with what the deployment says over it.
+
+    Raises:
+        SeldonMicroserviceException: it is not valid (500).
+    """
+    env = read_environment()
+    return ModelMetadata.of(user_model, env.identity.image, env.metadata).to_dict()
+
+
+def _answer(user_model: Any, op: Operation, request: Any, metrics: MetricSink, *, unit_id: str | None = None) -> Any:
+    identity = read_environment().identity
+    if unit_id is not None:
+        identity = replace(identity, unit_id=unit_id)
+    custom = CustomMetrics(metrics, in_response=settings.INCLUDE_METRICS_IN_CLIENT_RESPONSE)
+    component = Component(user_model, identity, custom)
+    if not hasattr(request, "SerializeToString"):
+        return _rest(component.call(op, request, "rest"))
+    answer = component.call(op, request.SerializeToString(), "grpc")
+    if isinstance(answer, RawAnswer):
+        return answer.value
+    from servegraph.serving.seldon import wire
+
+    return wire.message_to_proto(answer)
+
+
+def _rest(answer: Any) -> Any:
+    if isinstance(answer, RawAnswer):
+        return answer.value
+    return jsoncodec.loads(jsoncodec.dumps(message_to_rest(answer)))
+
+
+__all__ = [
+    "aggregate",
+    "health_status",
+    "init_metadata",
+    "predict",
+    "route",
+    "send_feedback",
+    "transform_input",
+    "transform_output",
+]
