@@ -15,7 +15,6 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
 
-from servegraph import __version__
 from servegraph.errors import closest
 
 PACKAGE: Final = "seldon_core"
@@ -147,4 +146,5 @@ def install_names() -> None:
 
 def version() -> str:
     """What ``seldon_core.__version__`` says: whose names these are, and whose code."""
-    return f"{COMPATIBLE}+servegraph.{__version__}"
+    # The root package is above this layer, and there whenever this is.
+    return f"{COMPATIBLE}+servegraph.{sys.modules['servegraph'].__version__}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any, Final
 
-from servegraph import __version__
-
 _BOTH: Final = ("get", "post")
 _POST: Final = ("post",)
 
@@ -55,7 +53,7 @@ def seldon_json() -> dict[str, Any]:
         "openapi": "3.0.3",
         "info": {
             "title": "Seldon component",
-            "description": f"Served by servegraph {__version__}.",
+            "description": "Served by servegraph.",
             "version": "v1.0",
         },
         "paths": paths,
