@@ -234,6 +234,6 @@ def _about_own_files(root: Path, own_image: ExistingImage | None, user: str) -> 
     for script in scripts:
         yield f"{root / script} is not run: put what has to happen before the start into an executable before-run"
     if own_image and own_image.not_taken:
-        yield f"{own_image.path}: {len(own_image.not_taken)} instructions are not taken over; see --base-image"
+        yield f"{own_image.path}: not all of it is taken over; what the image needs of it belongs into a --base-image"
     if user.partition(":")[0] == "0":
         yield "--user 0: the container runs as root"

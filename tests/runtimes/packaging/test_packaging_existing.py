@@ -54,7 +54,8 @@ def test_folder_of_primehub_is_built_from_its_dockerfile_and_says_so(tmp_path: P
     assert f"found {source}/Dockerfile: MODEL_NAME=Model SERVICE_TYPE=MODEL PERSISTENCE=0, code from ./server" in notes
     assert "options --access-log, base image was python:3.7-slim" in notes
     assert f"not taken over: {source}/Dockerfile:5: RUN pip install MarkupSafe==2.0.1" in notes
-    assert context.warnings == (f"{source}/Dockerfile: 1 instructions are not taken over; see --base-image",)
+    (warning,) = context.warnings
+    assert warning.startswith(f"{source}/Dockerfile: not all of it is taken over")
 
 
 @pytest.mark.parametrize(
