@@ -232,6 +232,8 @@ class Component:
             own_tags, own_metrics, result = result.tags, result.metrics, result.data
         if op == "route":
             result = _routed(result)
+        elif op == "send_feedback" and result is None:
+            result = []  # most have nothing to say
         answered, meta = self._start(op, request)
         values = answered.value
         names = None if self._class_names is None else _implemented(self._class_names, values)
