@@ -90,6 +90,14 @@ def test_keras_files_predict_as_the_model(tmp_path: Path, name: str, server: Any
     assert np.allclose(answer.value, model.predict(np.array(ROWS), verbose=0), atol=1e-6)
 
 
+def test_keras_model_of_several_outputs_answers_with_a_json_object(tmp_path: Path) -> None:
+    given = keras.Input((2,))
+    for outputs, names in (({"a": given, "b": given}, ["a", "b"]), ([given, given], ["output_0", "output_1"])):
+        keras.Model(given, outputs).save(tmp_path / "model.keras")
+        answer = ask(KerasServer(str(tmp_path)), {"data": {"ndarray": ROWS}})
+        assert answer.value == dict.fromkeys(names, ROWS)
+
+
 def test_keras_lambda_layer_is_code_and_needs_permission(tmp_path: Path) -> None:
     keras.Sequential([keras.layers.Input((2,)), keras.layers.Lambda(lambda x: x * 2)]).save(tmp_path / "model.keras")
     digest = tree_digest(tmp_path / "model.keras")

@@ -11,6 +11,7 @@ from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Message
 from servegraph.serving.seldon.servers import HuggingFaceServer
+from servegraph.serving.seldon.servers.huggingface_server import TASKS
 from servegraph.serving.store_cache import tree_digest
 
 torch = framework("torch")
@@ -120,6 +121,8 @@ def test_folder_that_holds_no_model_is_an_error(tmp_path: Path) -> None:
 def test_parameters_that_cannot_be_kept_are_errors() -> None:
     with pytest.raises(ModelLoadError, match="optimum_model is not supported"):
         HuggingFaceServer("x", optimum_model=True)
+    with pytest.raises(ModelLoadError, match="sha256 is that of the folder in model_uri"):
+        HuggingFaceServer(pretrained_model="x", sha256="0" * 64)
     with pytest.raises(ModelLoadError, match="one of model_uri, pretrained_model and task"):
         HuggingFaceServer()
 
@@ -145,3 +148,17 @@ def test_images_come_as_bytes_and_never_as_the_path_of_one(tmp_path: Path) -> No
             server.predict(text, [])
     with pytest.raises(SeldonMicroserviceException, match="the bytes are no image"):
         server.predict(b"no image", [])
+
+
+def test_tasks_that_would_read_files_that_requests_name_are_not_served() -> None:
+    assert TASKS.isdisjoint({"visual-question-answering", "document-question-answering", "image-text-to-text"})
+
+
+def test_task_that_is_not_served_is_an_error_that_lists_those_that_are() -> None:
+    with pytest.raises(ModelLoadError, match=r"pipelines for 'image-segmentation' are not served.*image-to-text"):
+        HuggingFaceServer("x", "image-segmentation").load()
+
+
+def test_tasks_go_by_their_other_names_too(classifier: Path) -> None:
+    server = HuggingFaceServer(str(classifier), "sentiment-analysis")
+    assert ask(server, {"strData": "a film"}).value["label"] in ("minus", "plus")

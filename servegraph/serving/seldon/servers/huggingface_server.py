@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import Any, Final
 
-from servegraph.errors import ModelLoadError, ServegraphError
+from servegraph.errors import ModelLoadError, ServegraphError, closest
 from servegraph.importing import import_extra
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.servers.inputs import kind_of, plain
@@ -21,17 +21,19 @@ PARAMETERS: Final = frozenset({
 })  # fmt: skip
 """What a request may set. Others of transformers' parameters name code or files to load."""
 
-_BYTES_PREFIXES: Final = (
-    "image",
-    "object-detection",
-    "depth",
-    "mask",
-    "video",
-    "audio",
-    "automatic-speech",
-    "zero-shot-",
+# Pipelines of other tasks take texts for the paths and URLs of files, or answer with pictures.
+_TEXT_TASKS: Final = frozenset({
+    "feature-extraction", "fill-mask", "question-answering", "summarization", "table-question-answering",
+    "text-classification", "text-generation", "text2text-generation", "token-classification", "translation",
+    "zero-shot-classification",
+})  # fmt: skip
+_IMAGE_TASKS: Final = frozenset(
+    {"image-classification", "image-feature-extraction", "image-to-text", "object-detection"}
 )
-_TEXT_TASKS: Final = ("zero-shot-classification",)
+_SOUND_TASKS: Final = frozenset({"audio-classification", "automatic-speech-recognition"})
+_OTHER_NAMES: Final = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
+TASKS: Final = _TEXT_TASKS | _IMAGE_TASKS | _SOUND_TASKS
+"""The tasks that are served."""
 
 
 class HuggingFaceServer(PackagedServer):
@@ -70,13 +72,18 @@ class HuggingFaceServer(PackagedServer):
             raise ModelLoadError("optimum_model is not supported: export the model and serve it by ONNX_SERVER")
         if not (model_uri or pretrained_model or task):
             raise ModelLoadError("a pipeline needs one of model_uri, pretrained_model and task")
+        if sha256 and not model_uri:
+            raise ModelLoadError("sha256 is that of the folder in model_uri, and there is none")
         self.task = task
         self.pretrained_model = pretrained_model
         self.pretrained_tokenizer = pretrained_tokenizer
         self.device = device
         self._pipeline: Any = None
+        self._kind = ""  # the task under its one name
 
     def _load(self) -> None:
+        if self.task:
+            _known(self.task)
         transformers = import_extra("transformers", feature="serving a Hugging Face model", extra="transformers")
         model = self.pretrained_model or (str(self.path) if self.model_uri else "")
         if self.model_uri:
@@ -96,7 +103,7 @@ class HuggingFaceServer(PackagedServer):
                 f"{model or self.task}: transformers cannot load it: {type(exc).__name__}: {exc}"
                 + ("" if self.permission.allowed else "; a model that is no safetensors file needs allow_pickle")
             ) from exc
-        self.task = self._pipeline.task
+        self._kind = _known(self._pipeline.task)
 
     def _predict(self, features: Any, names: list[str]) -> Any:
         parameters: dict[str, Any] = {}
@@ -122,15 +129,15 @@ class HuggingFaceServer(PackagedServer):
         return dict(parameters)
 
     def _input(self, features: Any) -> Any:
-        takes_bytes = self.task not in _TEXT_TASKS and self.task.startswith(_BYTES_PREFIXES)
+        takes_bytes = self._kind not in _TEXT_TASKS
         if isinstance(features, bytes):
             if not takes_bytes:
-                raise SeldonMicroserviceException(f"the {self.task} pipeline takes texts, not bytes")
-            return features if "audio" in self.task or "speech" in self.task else _image(features)
+                raise SeldonMicroserviceException(f"the {self._kind} pipeline takes texts, not bytes")
+            return features if self._kind in _SOUND_TASKS else _image(features)
         if takes_bytes:
             # Texts would be taken as paths and URLs to read from.
             raise SeldonMicroserviceException(
-                f"the {self.task} pipeline takes bytes (binData), not {kind_of(features)}"
+                f"the {self._kind} pipeline takes bytes (binData), not {kind_of(features)}"
             )
         if hasattr(features, "tolist"):
             features = features.tolist()
@@ -141,8 +148,20 @@ class HuggingFaceServer(PackagedServer):
         ):
             features = [each[0] for each in features]  # a column of texts
         if not features or not isinstance(features, (str, list, Mapping)):
-            raise SeldonMicroserviceException(f"the {self.task} pipeline takes texts, not {kind_of(features)}")
+            raise SeldonMicroserviceException(f"the {self._kind} pipeline takes texts, not {kind_of(features)}")
         return dict(features) if isinstance(features, Mapping) else features
+
+
+def _known(task: str) -> str:
+    """A task under its one name.
+
+    Raises:
+        ModelLoadError: it is not served.
+    """
+    name = "translation" if task.startswith("translation_") else _OTHER_NAMES.get(task, task)
+    if name not in TASKS:
+        raise ModelLoadError(f"pipelines for {task!r} are not served; {closest(task, TASKS)}")
+    return name
 
 
 def _image(data: bytes) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ class KerasServer(PackagedServer):
     """Serves ``model.keras`` or ``.h5``.
 
     ``Lambda`` layers hold code of Python, so a model with one needs the permission for pickles.
+
+    One output is answered as an array, several as a JSON object.
 
     Args:
         model_uri: the model's file or folder.
@@ -34,7 +37,7 @@ class KerasServer(PackagedServer):
         self._model = read_keras(self.model_file(), self.permission)
 
     def _predict(self, features: Any, names: list[str]) -> Any:
-        return self._model.predict(as_numbers(features), verbose=0)
+        return call_keras(self._model, as_numbers(features))
 
 
 def read_keras(path: Path, permission: PicklePermission) -> Any:
@@ -51,3 +54,17 @@ def read_keras(path: Path, permission: PicklePermission) -> Any:
         if not permission.allowed and "safe" in str(exc) and "Lambda" in str(exc):
             permission.check(path, "it has a Lambda layer, which is code")
         raise ModelLoadError(f"{path}: Keras {keras.__version__} cannot load it: {type(exc).__name__}: {exc}") from exc
+
+
+def call_keras(model: Any, features: Any) -> Any:
+    """What a Keras model says: an array, or a JSON object of several outputs.
+
+    The model is called: its ``predict`` is meant for large sets, and sets up a loop over them each time.
+    """
+    keras = import_extra("keras", feature="serving a Keras model", extra="tensorflow")
+    result = model(keras.ops.convert_to_tensor(features), training=False)
+    if isinstance(result, Mapping):
+        return {str(name): keras.ops.convert_to_numpy(each).tolist() for name, each in result.items()}
+    if isinstance(result, (list, tuple)):
+        return {f"output_{i}": keras.ops.convert_to_numpy(each).tolist() for i, each in enumerate(result)}
+    return keras.ops.convert_to_numpy(result)

@@ -10,7 +10,7 @@ from servegraph.errors import ModelLoadError, closest
 from servegraph.importing import import_extra
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.servers.inputs import as_array
-from servegraph.serving.seldon.servers.keras_server import read_keras
+from servegraph.serving.seldon.servers.keras_server import call_keras, read_keras
 from servegraph.serving.seldon.servers.packaged import PackagedServer, find_file
 
 KERAS_ENDINGS = (".keras", ".h5", ".hdf5")
@@ -68,7 +68,7 @@ class TensorFlowServer(PackagedServer):
 
     def _predict(self, features: Any, names: list[str]) -> Any:
         if self._keras is not None:
-            return self._keras.predict(as_array(features), verbose=0)
+            return call_keras(self._keras, as_array(features))
         results = self._signature(**self._feed(features))
         if len(self.outputs) == 1:
             return results[self.outputs[0]].numpy()
