@@ -132,19 +132,6 @@ def open_store(uri: str) -> StateStore:
     )
 
 
-def redis_address(host: str = "localhost", port: int | str = 6379, db: int = 0) -> str:
-    """The address of the Redis that ``REDIS_SERVICE_HOST`` and ``REDIS_SERVICE_PORT`` name.
-
-    Raises:
-        SettingsError: the port is not a number. Kubernetes puts ``tcp://host:port`` into some variables of that form.
-    """
-    text = str(port).rpartition(":")[2] if str(port).startswith("tcp://") else str(port)
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise SettingsError(f"port of Redis: {port!r} is not a number from 1 to 65535")
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"redis://{bracketed or 'localhost'}:{text}/{db}"
-
-
 def state_key(deployment_id: str = "", predictor_id: str = "", unit_id: str = "") -> str:
     """The key that Seldon's runtime kept a component under; ``0`` stands where a name is not given."""
     return f"persistence_{deployment_id or 0}_{predictor_id or 0}_{unit_id or 0}"

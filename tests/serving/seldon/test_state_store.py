@@ -10,7 +10,7 @@ import pytest
 from own_redis import OwnRedis
 
 from servegraph.errors import SettingsError
-from servegraph.serving.seldon.state_store import StateStore, StateStoreError, open_store, redis_address, state_key
+from servegraph.serving.seldon.state_store import StateStore, StateStoreError, open_store, state_key
 
 
 @pytest.fixture(params=["memory", "file", "redis"])
@@ -131,24 +131,6 @@ def test_store_with_a_wrong_address_says_so(uri: str) -> None:
 def test_store_with_an_unknown_scheme_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match="did you mean 'redis'"):
         open_store("redi://host")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "address"),
-    [
-        ((), "redis://localhost:6379/0"),
-        (("cache", "6380"), "redis://cache:6380/0"),
-        (("cache", "tcp://10.0.0.7:6381"), "redis://cache:6381/0"),
-        (("::1", 6379, 3), "redis://[::1]:6379/3"),
-    ],
-)
-def test_address_of_redis_service(arguments: tuple[str, ...], address: str) -> None:
-    assert redis_address(*arguments) == address  # type: ignore[arg-type]
-
-
-def test_address_of_redis_service_with_a_wrong_port_says_so() -> None:
-    with pytest.raises(SettingsError, match="'none' is not a number"):
-        redis_address("h", "none")
 
 
 def test_state_key_is_that_of_the_old_runtime() -> None:
