@@ -296,6 +296,7 @@ def test_failed_rest_call_raises_nothing_and_says_why(status: int, msg: str, ret
     assert not result.success
     assert result.msg.startswith(msg)
     assert result.response["status"]["info"] == "bad"
+    assert result.code == str(status)
     assert result.retryable is retryable
     assert result.retry_after_s == 7
     assert not proto.success

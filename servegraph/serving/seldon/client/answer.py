@@ -13,6 +13,8 @@ class Answer:
     ok: bool
     msg: str = ""
     """Why it is not, for people: ``404:Not Found``, ``UNAVAILABLE:…``."""
+    code: str = ""
+    """Status of HTTP or of gRPC, such as ``404`` or ``UNAVAILABLE``; empty where no answer came."""
     body: Any = None
     """REST: the JSON object; gRPC: the bytes of the message; ``None`` where there is neither."""
     retryable: bool = False

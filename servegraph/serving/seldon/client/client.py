@@ -244,7 +244,7 @@ def _result(content: Content, body: Body | None, answer: Answer, wanted: str, ki
     except SeldonClientException as exc:  # JSON that is no message
         response = None
         if answer.ok:
-            answer = Answer(False, f"200:{exc}", answer.body)
+            answer = Answer(False, f"200:{exc}", answer.code, answer.body)
     return kind.of(content.proto(), response, answer)
 
 

@@ -50,10 +50,10 @@ class GrpcTransport:
         started = time.monotonic()
         function = self._function(endpoint, method, is_encrypted(endpoint, options))
         try:
-            answer = Answer(True, "", function(request, timeout=options.timeout_s, metadata=_metadata(options)))
+            answer = Answer(True, "", "OK", function(request, timeout=options.timeout_s, metadata=_metadata(options)))
         except self._grpc.RpcError as exc:
             code = exc.code().name
-            answer = Answer(False, f"{code}:{exc.details()}", None, code in _RETRYABLE)
+            answer = Answer(False, f"{code}:{exc.details()}", code, None, code in _RETRYABLE)
         level = logging.INFO if self._options.debug else logging.DEBUG
         logger.log(level, "%s at %s: %s in %.3f s", method, endpoint, answer.msg or "OK", time.monotonic() - started)
         return answer

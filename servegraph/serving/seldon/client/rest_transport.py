@@ -122,10 +122,11 @@ def _answer(response: httpx.Response, raw: bytes) -> Answer:
         body = None
     if status != 200:
         msg = f"{status}:{response.reason_phrase}"
-        return Answer(False, msg, body, status in _RETRYABLE, _retry_after(response.headers.get("Retry-After")))
+        retry_after_s = _retry_after(response.headers.get("Retry-After"))
+        return Answer(False, msg, str(status), body, status in _RETRYABLE, retry_after_s)
     if not isinstance(body, dict):
-        return Answer(False, "200:the answer is not a JSON object", body)
-    return Answer(True, "", body)
+        return Answer(False, "200:the answer is not a JSON object", "200", body)
+    return Answer(True, "", "200", body)
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -30,6 +30,8 @@ class Result:
         self.response = response
         self.success = success
         self.msg = msg
+        self.code = ""
+        """Status of HTTP or of gRPC, such as ``404`` or ``UNAVAILABLE``; empty where no answer came."""
         self.retryable = False
         """Whether the same call may succeed when it is made again."""
         self.retry_after_s: float | None = None
@@ -46,7 +48,7 @@ class Result:
             answer: how the call went.
         """
         result = cls(request, response, answer.ok, answer.msg)
-        result.retryable, result.retry_after_s = answer.retryable, answer.retry_after_s
+        result.code, result.retryable, result.retry_after_s = answer.code, answer.retryable, answer.retry_after_s
         result._answer = answer.body
         return result
 
