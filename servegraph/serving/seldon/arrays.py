@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 from servegraph.errors import MissingExtraError
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
@@ -14,8 +16,17 @@ try:
 except ImportError as exc:
     raise MissingExtraError("Seldon's protocol", "seldon") from exc
 
+Array: TypeAlias = np.ndarray[Any, Any]
 
-def array_of(values: Any, place: str = "data.ndarray") -> np.ndarray[Any, Any]:
+MAX_EMPTY: Final = 1 << 16
+"""The largest dimension of an array without elements: a few bytes could ask for any number of rows or of names."""
+_TOLD: Final = 12
+_MAX_TEXTS: Final = 1 << 28
+_FEW: Final = 1024
+"""Up to so many values, an array of long texts is not much larger than the request."""
+
+
+def array_of(values: Any, place: str = "data.ndarray") -> Array:
     """The array of a nested list, with the type that numpy finds for it.
 
     Raises:
@@ -29,25 +40,84 @@ def array_of(values: Any, place: str = "data.ndarray") -> np.ndarray[Any, Any]:
         ) from exc
 
 
-def reshaped(values: Any, shape: Any, place: str = "data.tensor") -> np.ndarray[Any, Any]:
+def array_of_request(values: list[Any], place: str = "data.ndarray") -> Array:
+    """The array of a nested list that somebody sent.
+
+    Raises:
+        SeldonMicroserviceException: the rows are not of one length, or it would be huge (400).
+    """
+    if len(values) > _FEW or (values and isinstance(values[0], list) and len(values) * len(values[0]) > _FEW):
+        try:  # adding up is the fastest way to see that there is no text
+            for row in values if isinstance(values[0], list) else (values,):
+                sum(row)
+        except (TypeError, OverflowError):
+            check_texts(values, place)
+    return array_of(values, place)
+
+
+def reshaped(values: Any, shape: Any, place: str = "data.tensor") -> Array:
     """The array of a flat list and its shape.
 
     Raises:
         SeldonMicroserviceException: they do not fit each other, or the shape is none (400).
     """
-    if not isinstance(shape, (list, tuple)) or not all(type(n) is int and n >= 0 for n in shape):
-        raise SeldonMicroserviceException(f"{place}.shape must be a list of whole numbers from 0")
-    if not isinstance(values, (list, tuple)):
+    if not isinstance(shape, list) or not all(type(n) is int for n in shape):
+        raise SeldonMicroserviceException(f"{place}.shape must be a list of whole numbers")
+    if not isinstance(values, list):
         raise SeldonMicroserviceException(f"{place}.values must be a list")
-    flat = array_of(values, f"{place}.values")
-    wanted = 1
-    for n in shape:
-        wanted *= n
-    if flat.ndim != 1 or flat.size != wanted:
+    flat = array_of_request(values, f"{place}.values")
+    if flat.ndim != 1:
+        raise SeldonMicroserviceException(f"{place}.values must be one flat list")
+    return in_shape(flat, shape, place)
+
+
+def in_shape(flat: Array, shape: Sequence[int], place: str) -> Array:
+    """The array of this shape that a message has the elements of.
+
+    Raises:
+        SeldonMicroserviceException: they do not fit each other, or it is no shape (400).
+    """
+    if any(n < 0 for n in shape):
+        raise SeldonMicroserviceException(f"{place} has a negative size in its shape {_told(shape)}")
+    wanted = math.prod(shape)
+    if flat.size != wanted:
         raise SeldonMicroserviceException(
-            f"{place} has {flat.size} values, and its shape {list(shape)} needs {wanted} in one flat list"
+            f"{place} has {flat.size} values, and its shape {_told(shape)} needs {wanted}"
         )
-    return flat.reshape(shape)
+    # Without elements a few bytes could ask for any number of rows or of names.
+    if not wanted and max(shape) > MAX_EMPTY:
+        raise SeldonMicroserviceException(f"{place} has no values, and a shape of {_told(shape)}: too large for none")
+    try:
+        return flat.reshape(shape)
+    except ValueError as exc:
+        raise SeldonMicroserviceException(f"{place} has {len(shape)} dimensions, which are too many") from exc
+
+
+def _told(shape: Sequence[int]) -> str:
+    return f"{list(shape[:_TOLD])}" if len(shape) <= _TOLD else f"{list(shape[:_TOLD])[:-1]} and so on"
+
+
+def check_texts(values: list[Any], place: str) -> None:
+    """Refuse a list of which one long text would make a huge array.
+
+    Raises:
+        SeldonMicroserviceException: it would (400).
+    """
+    longest = count = 0
+    stack: list[Any] = [values]
+    while stack:
+        item = stack.pop()
+        if item.__class__ is list:
+            stack += item
+        else:
+            count += 1
+            if item.__class__ is str and len(item) > longest:
+                longest = len(item)
+    if 4 * longest * count > _MAX_TEXTS:
+        raise SeldonMicroserviceException(
+            f"{place} has {count} values and among them a text of {longest} characters: as an array, in which each "
+            f"takes as much as the longest, it is larger than {_MAX_TEXTS >> 20} MiB"
+        )
 
 
 def default_names(array: Any) -> list[str]:
@@ -90,7 +160,7 @@ def plain_result(value: Any) -> tuple[Any, list[str] | None]:
     return value, None
 
 
-def result_encoding(array: np.ndarray[Any, Any], request: Message) -> Encoding:
+def result_encoding(array: Array, request: Message) -> Encoding:
     """How a result is sent: as the request was, where it is made of numbers; else as ``ndarray``."""
     if array.dtype.kind not in "iuf":
         return "ndarray"

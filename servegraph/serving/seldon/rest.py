@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from servegraph.serving.seldon.arrays import array_of, reshaped
+from servegraph.serving.seldon.arrays import array_of, array_of_request, reshaped
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Encoding, Feedback, Message, Meta
 
@@ -114,7 +114,7 @@ def _data(data: Any) -> tuple[Any, list[str], Encoding | None]:
         values = data["ndarray"]
         if values.__class__ is not list:
             raise SeldonMicroserviceException(f"data.ndarray must be a list, not {_named(values)}")
-        return array_of(values), names, "ndarray"
+        return array_of_request(values), names, "ndarray"
     if "tensor" in data:
         tensor = data["tensor"]
         if not isinstance(tensor, dict):
@@ -145,7 +145,12 @@ def meta_from_rest(meta: Any) -> Meta:
     routing = _map(meta, "routing")
     if not all(type(n) is int for n in routing.values()):
         raise SeldonMicroserviceException("meta.routing must have whole numbers")
-    return Meta(puid, dict(_map(meta, "tags")), dict(routing), dict(_map(meta, "requestPath")), list(metrics))
+    path = _map(meta, "requestPath")
+    if not all(isinstance(image, str) for image in path.values()):
+        raise SeldonMicroserviceException("meta.requestPath must have texts")
+    if not all(isinstance(metric, dict) for metric in metrics):
+        raise SeldonMicroserviceException("meta.metrics must have objects")
+    return Meta(puid, dict(_map(meta, "tags")), dict(routing), dict(path), list(metrics))
 
 
 def _map(meta: Mapping[str, Any], name: str) -> dict[str, Any]:

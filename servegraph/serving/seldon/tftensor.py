@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from servegraph.serving.seldon.arrays import in_shape
 from servegraph.serving.seldon.errors import INTERNAL, SeldonMicroserviceException
-from servegraph.serving.seldon.wire_arrays import in_shape
 
 Array: TypeAlias = npt.NDArray[Any]
 

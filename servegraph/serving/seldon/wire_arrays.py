@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.arrays import MAX_EMPTY, in_shape
 from servegraph.serving.seldon.wire_format import head, read_length, spans, unwritable, varint
 from servegraph.serving.seldon.wire_values import LIST_ROOM, ROOM, list_bytes, plain
 
@@ -31,37 +31,9 @@ _SMALL: Final = 64
 _MAX_DIMENSIONS: Final = ROOM // LIST_ROOM + 1
 _READ_DIMENSIONS: Final = 16
 _MAX_INT32: Final = 2**31 - 1
-_MAX_EMPTY: Final = 1 << 16
-_TOLD: Final = 12
 
 
 # -- tensor ------------------------------------------------------------------------------------------------------------
-
-
-def in_shape(flat: Array, shape: Sequence[int], place: str) -> Array:
-    """The array of this shape that a message has the elements of.
-
-    Raises:
-        SeldonMicroserviceException: they do not fit each other, or it is no shape (400).
-    """
-    if any(n < 0 for n in shape):
-        raise SeldonMicroserviceException(f"{place} has a negative size in its shape {_told(shape)}")
-    wanted = math.prod(shape)
-    if flat.size != wanted:
-        raise SeldonMicroserviceException(
-            f"{place} has {flat.size} values, and its shape {_told(shape)} needs {wanted}"
-        )
-    # Without elements a few bytes could ask for any number of rows or of names.
-    if not wanted and max(shape) > _MAX_EMPTY:
-        raise SeldonMicroserviceException(f"{place} has no values, and a shape of {_told(shape)}: too large for none")
-    try:
-        return flat.reshape(shape)
-    except ValueError as exc:
-        raise SeldonMicroserviceException(f"{place} has {len(shape)} dimensions, which are too many") from exc
-
-
-def _told(shape: Sequence[int]) -> str:
-    return f"{list(shape[:_TOLD])}" if len(shape) <= _TOLD else f"{list(shape[:_TOLD])[:-1]} and so on"
 
 
 def read_tensor(data: bytes, pos: int, end: int) -> Array | None:
@@ -149,7 +121,7 @@ def _nested(array: Array) -> Any:
     """The lists of an array whose elements are not all numbers."""
     if not array.size:
         lists = math.prod(itertools.takewhile(bool, array.shape))
-        if lists > _MAX_EMPTY:
+        if lists > MAX_EMPTY:
             raise unwritable("data.ndarray", f"{lists} empty lists")
     return array.tolist() if array.dtype.kind in "biufUO" else plain(array, "data.ndarray")
 

@@ -7,17 +7,15 @@ from typing import Any, Final
 import numpy as np
 
 from servegraph.serving.seldon import tftensor
-from servegraph.serving.seldon.arrays import array_of
-from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.arrays import array_of, check_texts, in_shape
 from servegraph.serving.seldon.message import Encoding, Message, Meta
-from servegraph.serving.seldon.wire_arrays import Array, in_shape
+from servegraph.serving.seldon.wire_arrays import Array
 from servegraph.serving.seldon.wire_meta import read_meta, read_status
 from servegraph.serving.seldon.wire_values import python_list, python_value
 
 _PLACE: Final = "data.ndarray"
 _CHECKED_FROM: Final = 8192
 """Bytes of a message below which no array of texts can become large."""
-_MAX_TEXTS: Final = 1 << 28
 """Bytes of an array of texts, where each takes as much as the longest."""
 
 
@@ -49,29 +47,6 @@ def _data(data: Any) -> tuple[Array, Encoding | None]:
     if encoding == "ndarray":
         values = python_list(data.ndarray, _PLACE)
         if data.ByteSize() > _CHECKED_FROM:
-            _check_texts(values)
+            check_texts(values, _PLACE)
         return array_of(values, _PLACE), encoding
     return np.empty(0), None
-
-
-def _check_texts(values: list[Any]) -> None:
-    """Refuse a list of which one long text would make a huge array.
-
-    Raises:
-        SeldonMicroserviceException: it would (400).
-    """
-    longest = count = 0
-    stack: list[Any] = [values]
-    while stack:
-        item = stack.pop()
-        if item.__class__ is list:
-            stack += item
-        else:
-            count += 1
-            if item.__class__ is str and len(item) > longest:
-                longest = len(item)
-    if 4 * longest * count > _MAX_TEXTS:
-        raise SeldonMicroserviceException(
-            f"{_PLACE} has {count} values and among them a text of {longest} characters: as an array, in which each "
-            f"takes as much as the longest, it is larger than {_MAX_TEXTS >> 20} MiB"
-        )
