@@ -23,7 +23,12 @@ logger = logging.getLogger("servegraph")
 
 
 def run_alone(
-    settings: ServerSettings, factory: str, target: Target, listeners: Mapping[str, Listen] | None = None
+    settings: ServerSettings,
+    factory: str,
+    target: Target,
+    listeners: Mapping[str, Listen] | None = None,
+    *,
+    listen_when_ready: bool = False,
 ) -> int:
     """Serve in this process until SIGTERM or SIGINT; 0 after a clean drain, else 1. Needs the main thread.
 
@@ -32,12 +37,15 @@ def run_alone(
         factory: ``module:attr`` of the function that builds the application.
         target: what the factory builds the application from.
         listeners: where to listen for the further edges of the application, by their names.
+        listen_when_ready: take no connection before the models are loaded, for platforms whose only question is
+            whether the port is open. Otherwise requests that come early are answered 503.
 
     Raises:
         SettingsError: a port is taken or cannot be used.
         Exception: whatever the application's own code raises while it is built or loaded.
     """
-    sockets = Listeners({HTTP: Listen(settings.host, settings.http_port), **(listeners or {})})
+    http = Listen(settings.host, settings.http_port, reserve=listen_when_ready)
+    sockets = Listeners({HTTP: http, **(listeners or {})})
     sockets.open()
     addresses = sockets.addresses()
     host, port = addresses[HTTP]
@@ -50,7 +58,7 @@ def run_alone(
     # Nobody reads the reports, and no orders come; the worker drops what is not read.
     ours, others = socket.socketpair()
     fds = {name: sockets.take(name).detach() for name in addresses}
-    start = Start(factory, target, settings.to_dict(), {}, fds, ours.fileno(), True, [])
+    start = Start(factory, target, settings.to_dict(), {}, fds, ours.fileno(), not listen_when_ready, [])
     channel = Channel(ours.detach())
     try:
         runner = asyncio.Runner(loop_factory=loop_factory())

@@ -67,6 +67,8 @@ class Supervisor:
         target: what the factory builds the application from; plain data.
         watch: files and folders whose change restarts the workers, where ``settings.reload`` is set.
         listeners: where to listen for the further edges of the application, by their names.
+        listen_when_ready: take no connection before a worker has loaded its models, for platforms whose only question
+            is whether the port is open. Otherwise requests that come early are answered 503.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Supervisor:
         target: Target,
         watch: Sequence[str | Path] = (),
         listeners: Mapping[str, Listen] | None = None,
+        *,
+        listen_when_ready: bool = False,
     ) -> None:
         if settings.reload and not watch:
             raise SettingsError("reload is on, but there are no files to watch")
@@ -84,7 +88,9 @@ class Supervisor:
         self._target = target
         self._watch = FileWatch(watch) if settings.reload else None
         self._slots = [_Slot(index) for index in range(settings.workers)]
-        self._listeners = Listeners({HTTP: Listen(settings.host, settings.http_port), **(listeners or {})})
+        http = Listen(settings.host, settings.http_port, reserve=listen_when_ready)
+        self._listeners = Listeners({HTTP: http, **(listeners or {})})
+        self._listen_when_ready = listen_when_ready
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._crashes = CrashLoop()
@@ -196,7 +202,7 @@ class Supervisor:
             listen_fds=self._listeners.fds(),
             channel_fd=-1,
             # While others serve, a worker that still loads would only take requests away from them.
-            listen_early=not any(self._is_ready(other) for other in self._slots),
+            listen_early=not self._listen_when_ready and not any(self._is_ready(other) for other in self._slots),
             search_path=list(sys.path),
         )
         slot.start_at = None

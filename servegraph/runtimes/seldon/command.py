@@ -70,7 +70,7 @@ def serve_component(command: MicroserviceCommand) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each malformed request
     _tell(command, environment)
-    listeners = {METRICS: Listen(settings.host, settings.metrics_port or 0)}
+    listeners = {METRICS: Listen(settings.host, settings.metrics_port or 0, reserve=True)}
     if options.grpc:
         listeners[GRPC] = Listen(settings.host, settings.grpc_port or 0, reserve=True)
     pidfile = command.get("pidfile", None)
@@ -78,8 +78,8 @@ def serve_component(command: MicroserviceCommand) -> int:
         _write_pid(Path(pidfile))
     target = options.to_dict()
     if settings.workers == 1 and not settings.max_requests:
-        return run_alone(settings, FACTORY, target, listeners)
-    return Supervisor(settings, FACTORY, target, listeners=listeners).run()
+        return run_alone(settings, FACTORY, target, listeners, listen_when_ready=True)
+    return Supervisor(settings, FACTORY, target, listeners=listeners, listen_when_ready=True).run()
 
 
 def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tuple[MicroserviceOptions, ServerSettings]:
