@@ -370,8 +370,13 @@ def test_message_is_written_as_it_was_read(first: Any, second: Any) -> None:
 
 
 def told_but_copied(message: Message) -> Any:
-    """All of a message but the shape that lists cannot tell of an array without elements, and its encoding."""
+    """All of a message but what bytes cannot tell.
+
+    That is the shape of an array without elements, the encoding, and the room that an array has for longer texts.
+    """
     value = message.value
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        value = np.array(value.tolist())
     if isinstance(value, np.ndarray):
         empty = not value.size
         value = np.empty(0) if empty else value
