@@ -112,7 +112,10 @@ def array_list_bytes(array: Array) -> bytes | bytearray:
     if array.dtype.kind == "b":
         return _uniform(array.astype(np.uint8), _BOOL_HEAD)
     numbers = array.astype("<f8", copy=False)
-    if array.size <= _SMALL and array.ndim <= 2:
+    small = array.size <= _SMALL and array.ndim <= 2
+    if array.dtype.kind == "f" and not _all_finite(numbers, small):
+        return list_bytes(numbers.tolist(), "data.ndarray")
+    if small:
         return _small(numbers)
     return _uniform(numbers, _NUMBER_HEAD)
 
@@ -124,6 +127,10 @@ def _nested(array: Array) -> Any:
         if lists > MAX_EMPTY:
             raise unwritable("data.ndarray", f"{lists} empty lists")
     return array.tolist() if array.dtype.kind in "biufUO" else plain(array, "data.ndarray")
+
+
+def _all_finite(numbers: Array, small: bool) -> bool:
+    return all(map(math.isfinite, numbers.ravel().tolist())) if small else bool(np.isfinite(numbers).all())
 
 
 def _small(numbers: Array) -> bytes:

@@ -11,7 +11,7 @@ from servegraph.serving.seldon.arrays import array_of, check_texts, in_shape
 from servegraph.serving.seldon.message import Encoding, Message, Meta
 from servegraph.serving.seldon.wire_arrays import Array
 from servegraph.serving.seldon.wire_meta import read_meta, read_status
-from servegraph.serving.seldon.wire_values import python_list, python_value
+from servegraph.serving.seldon.wire_values import numbers_of_words, python_list, python_value
 
 _PLACE: Final = "data.ndarray"
 _CHECKED_FROM: Final = 8192
@@ -45,7 +45,7 @@ def _data(data: Any) -> tuple[Array, Encoding | None]:
     if encoding == "tftensor":
         return tftensor.from_proto(data.tftensor), encoding
     if encoding == "ndarray":
-        values = python_list(data.ndarray, _PLACE)
+        values = numbers_of_words(python_list(data.ndarray, _PLACE))
         if data.ByteSize() > _CHECKED_FROM:
             check_texts(values, _PLACE)
         return array_of(values, _PLACE), encoding

@@ -2,10 +2,13 @@
 
 Written values are bytes, since building protobuf's objects one by one is several times slower. Both directions
 count how many messages lie in one another, and stop before any protobuf reader would.
+
+A ``Value`` may hold no NaN and no infinity: they are written as the words that protobuf's JSON has for them.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -28,6 +31,8 @@ _TRUE: Final = b"\x20\x01"
 _FALSE: Final = b"\x20\x00"
 _pack_double: Final = struct.Struct("<Bd").pack
 _NUMBER_TAG: Final = 0x11
+_WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""What stands for the numbers that a ``Value`` cannot hold."""
 _SCALARS: Final[Sequence[tuple[type, Callable[[Any], Any]]]] = (
     (Enum, lambda member: member.value),
     (str, str.__str__),
@@ -48,7 +53,7 @@ def value_bytes(value: Any, place: str, room: int = ROOM) -> bytes:
     """
     kind = value.__class__
     if kind is float:
-        return _pack_double(_NUMBER_TAG, value)
+        return _pack_double(_NUMBER_TAG, value) if math.isfinite(value) else text(0x1A, _word(value), place)
     if kind is str:
         return text(0x1A, value, place)
     if value is None:
@@ -103,6 +108,12 @@ def _double(number: int, place: str) -> float:
         return float(number)
     except OverflowError as exc:
         raise unwritable(place, f"a whole number of {number.bit_length()} bits, which no double holds") from exc
+
+
+def _word(number: float) -> str:
+    if math.isnan(number):
+        return "NaN"
+    return "Infinity" if number > 0 else "-Infinity"
 
 
 def plain(value: Any, place: str) -> Any:
@@ -173,3 +184,22 @@ def _python_dict(values: Any, place: str, room: int) -> dict[str, Any]:
     if room < 0:
         raise SeldonMicroserviceException(f"{place} is nested too deeply")
     return {key: python_value(value, place, room) for key, value in values.fields.items()}
+
+
+def numbers_of_words(values: list[Any]) -> list[Any]:
+    """Nested lists of numbers with NaN and infinity for their words; the same lists where there is anything else."""
+    try:
+        return [_number_of(value) for value in values]
+    except ValueError:
+        return values
+
+
+def _number_of(value: Any) -> Any:
+    kind = value.__class__
+    if kind is float:
+        return value
+    if kind is list:
+        return [_number_of(item) for item in value]
+    if kind is str and value in _WORDS:
+        return _WORDS[value]
+    raise ValueError(value)
