@@ -182,24 +182,28 @@ class GrpcEdge:
     async def stop(self, grace_s: float) -> bool:
         """Take no more calls and finish those that there are; whether none had to be cut off."""
         clean = True
-        if self._server is not None and self._ticking is not None:
+        server, self._server = self._server, None
+        if server is not None and self._ticking is not None:
             self.begin_drain()
             deadline = self._loop.time() + grace_s
-            stopped: threading.Event = self._server.stop(grace_s)
-            while self.in_flight() and self._loop.time() < deadline:
-                await asyncio.sleep(_POLL_S)
+            stopped: threading.Event = server.stop(grace_s)
+            await self._until(lambda: not self.in_flight(), deadline)
             clean = not self.in_flight()
             for context in list(self._running):
                 logger.error("cut off at the end of the drain: %s %s", context.method, context.request_id)
-            self._server.stop(0)  # what is open still only watches the health
             last = self._loop.time() + _CUT_OFF_S
-            while not stopped.is_set() and self._loop.time() < last:
-                await asyncio.sleep(_POLL_S)
+            await self._until(self._health.has_told, last)
+            server.stop(0)  # what is open still only watches the health
+            await self._until(stopped.is_set, last)
             self._ticking.cancel()
         self._threads.close()
         self._health.close()
         self._reflection.close()
         return clean
+
+    async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
+        while not condition() and self._loop.time() < deadline:
+            await asyncio.sleep(_POLL_S)
 
     def in_flight(self) -> int:
         """How many calls are being worked on, those included whose answer is still on its way."""

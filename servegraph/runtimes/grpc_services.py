@@ -64,13 +64,17 @@ class Health:
     def refresh(self) -> None:
         """Have those that watch told when the server has become ready, or is so no more."""
         # On a thread, because a client that takes no messages would hold up the event loop.
-        if self._telling is None or self._telling.done():
+        if self.has_told():
             self._telling = self._pool.submit(self._tell)
 
     def begin_drain(self) -> None:
         """Say NOT_SERVING from now on."""
         self._draining = True
-        self.refresh()
+        self._telling = self._pool.submit(self._tell)
+
+    def has_told(self) -> bool:
+        """Whether those that watch have been told the last change."""
+        return self._telling is None or self._telling.done()
 
     def _status(self) -> Any:
         statuses = self._pb2.HealthCheckResponse
@@ -113,7 +117,9 @@ class Health:
             return self._pb2.HealthCheckResponse(status=self._status())
 
         def watch(requests: Iterator[bytes], servicer: ServicerContext, send: Any) -> None:
-            self._servicer.Watch(request(self._first(requests, servicer)), servicer, send)
+            asked = request(self._first(requests, servicer))
+            self._tell()
+            self._servicer.Watch(asked, servicer, send)
 
         return {
             f"/{_HEALTH}/Check": self._grpc.stream_unary_rpc_method_handler(

@@ -13,6 +13,7 @@ from typing import Any
 
 from servegraph.errors import ModelLoadError, SettingsError
 from servegraph.monitoring.metrics import MetricsRegistry
+from servegraph.runtimes.listening import Listen
 from servegraph.runtimes.supervisor import Supervisor
 from servegraph.runtimes.worker_protocol import Receive, Scope, Send, Target, WorkerInfo
 from servegraph.settings import ServerSettings
@@ -108,8 +109,12 @@ def main(argument: str) -> int:
     data = json.loads(argument)
     settings = ServerSettings.from_dict(data["settings"])
     try:
-        supervisor = Supervisor(settings, factory="supervised_app:build", target=data["target"], watch=data["watch"])
-        first_line = str(supervisor.bind()[1])
+        listeners = {
+            name: Listen("127.0.0.1", port, reserve=name == "grpc") for name, port in data["listeners"].items()
+        }
+        supervisor = Supervisor(settings, data["factory"], data["target"], data["watch"], listeners)
+        supervisor.bind()
+        first_line = " ".join(f"{name}={port}" for name, (_, port) in supervisor.addresses().items())
     except SettingsError as exc:
         sys.stdout.write(f"{exc}\n")
         return 2

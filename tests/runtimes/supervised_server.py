@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -36,7 +37,15 @@ def is_gone(pid: int) -> bool:
 
 
 class SupervisedServer:
-    def __init__(self, target: dict[str, Any] | None = None, *, watch: tuple[str, ...] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        target: dict[str, Any] | None = None,
+        *,
+        watch: tuple[str, ...] = (),
+        factory: str = "supervised_app:build",
+        listeners: dict[str, int] | None = None,
+        **settings: Any,
+    ) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in __exit__
         timeouts = {"hang_s": 1.0, "drain_timeout_s": 5.0, **settings.pop("timeouts", {})}
         argument = json.dumps(
@@ -44,6 +53,8 @@ class SupervisedServer:
                 "settings": {"http_port": 0, **settings, "timeouts": timeouts},
                 "target": target or {},
                 "watch": watch,
+                "factory": factory,
+                "listeners": listeners or {},
             }
         )
         self.process = subprocess.Popen(
@@ -55,7 +66,8 @@ class SupervisedServer:
         assert self.process.stdout is not None
         with self.process.stdout as out:
             self.first_line = out.readline().strip()
-        self.port = int(self.first_line) if self.first_line.isdigit() else 0
+        self.ports = {name: int(port) for name, port in re.findall(r"(\w+)=(\d+)", self.first_line)}
+        self.port = self.ports.get("http", 0)
 
     def __enter__(self) -> SupervisedServer:
         return self
@@ -79,8 +91,8 @@ class SupervisedServer:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-    def get(self, path: str, timeout: float = 10.0) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+    def get(self, path: str, timeout: float = 10.0, listener: str = "http") -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[listener], timeout=timeout)
         with contextlib.closing(connection):
             connection.request("GET", path)
             with connection.getresponse() as answer:
