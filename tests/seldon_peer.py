@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -120,14 +122,29 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
 
 @contextmanager
-def seldon_peer(answer: Callable[[Asked], Answer] = echo) -> Iterator[Peer]:
-    """A peer that serves HTTP and gRPC on free ports in the ``with`` block."""
+def seldon_peer(
+    answer: Callable[[Asked], Answer] = echo, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Peer]:
+    """A peer that serves HTTP and gRPC on free ports in the ``with`` block.
+
+    With a certificate and its key it speaks TLS, and talks only to those who have the same one.
+    """
     peer = Peer(answer)
     with ThreadingHTTPServer(("127.0.0.1", 0), _handler(peer)) as web:
         web.daemon_threads = True
         rpc = grpc.server(ThreadPoolExecutor(8), handlers=[_Methods(peer)])
         peer.http = f"127.0.0.1:{web.server_address[1]}"
-        peer.grpc = f"127.0.0.1:{rpc.add_insecure_port('127.0.0.1:0')}"
+        if certificate is None:
+            peer.grpc = f"127.0.0.1:{rpc.add_insecure_port('127.0.0.1:0')}"
+        else:
+            chain, key = certificate
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(chain))
+            context.load_cert_chain(chain, key)
+            context.verify_mode = ssl.CERT_REQUIRED
+            web.socket = context.wrap_socket(web.socket, server_side=True)
+            pair = [(key.read_bytes(), chain.read_bytes())]
+            secure = grpc.ssl_server_credentials(pair, chain.read_bytes(), require_client_auth=True)
+            peer.grpc = f"127.0.0.1:{rpc.add_secure_port('127.0.0.1:0', secure)}"
         rpc.start()
         thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

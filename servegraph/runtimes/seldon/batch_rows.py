@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -123,16 +124,16 @@ def _joined(rows: list[Row], data_type: str) -> Group:
     if data_type == "data":
         return Group(rows, [entry for row in rows for entry in row.value], [len(row.value) for row in rows])
     first = rows[0].value
-    datas = [row.value["data"] for row in rows]
+    parts = [row.value["data"] for row in rows]
     names = {"names": first["data"]["names"]} if "names" in first["data"] else {}
     joined: dict[str, Any]
-    if "ndarray" in datas[0]:
-        counts = [len(data["ndarray"]) for data in datas]
-        joined = {"ndarray": [entry for data in datas for entry in data["ndarray"]]}
+    if "ndarray" in parts[0]:
+        counts = [len(data["ndarray"]) for data in parts]
+        joined = {"ndarray": [entry for data in parts for entry in data["ndarray"]]}
     else:
-        counts = [data["tensor"]["shape"][0] for data in datas]
-        shape = [sum(counts), *datas[0]["tensor"]["shape"][1:]]
-        values = [value for data in datas for value in data["tensor"]["values"]]
+        counts = [data["tensor"]["shape"][0] for data in parts]
+        shape = [sum(counts), *parts[0]["tensor"]["shape"][1:]]
+        values = [value for data in parts for value in data["tensor"]["values"]]
         joined = {"tensor": {"shape": shape, "values": values}}
     return Group(rows, {**first, "data": {**names, **joined}}, counts)
 
@@ -142,8 +143,7 @@ def cut(answer: Mapping[str, Any], counts: list[int]) -> list[dict[str, Any]] | 
     data = answer.get("data")
     if not isinstance(data, dict):
         return None
-    starts = [sum(counts[:i]) for i in range(len(counts))]
-    spans = list(zip(starts, counts, strict=True))
+    spans = list(zip(itertools.accumulate([0, *counts[:-1]]), counts, strict=True))
     if isinstance(data.get("ndarray"), list):
         entries = data["ndarray"]
         if len(entries) != sum(counts):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -472,6 +474,30 @@ def test_encryption_follows_one_rule_for_all_calls(options: dict[str, Any], sche
     told = ClientOptions(deployment_name="d", predictor="p", **options)
     urls = [deployment_url(told, "predict"), deployment_url(told, "feedback"), deployment_url(told, "explain")]
     assert {url.partition("://")[0] for url in [*urls, microservice_url(told, "route")]} == {scheme}
+
+
+@both
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl: apt install openssl")
+def test_certificates_of_both_sides_are_checked(tmp_path: Path, transport: str) -> None:
+    chain, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subject = ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*made, *subject, "-out", chain, "-keyout", key], check=True, capture_output=True)
+    mine: dict[str, Any] = {"private_key_file": str(key), "certificate_chain_file": str(chain)}
+    everything = SeldonChannelCredentials(root_certificates_file=str(chain), **mine)
+    nothing_of_mine = SeldonChannelCredentials(root_certificates_file=str(chain))
+    no_authority = SeldonChannelCredentials(**mine)
+    with seldon_peer(certificate=(chain, key)) as peer:
+        for credentials, good in ((everything, True), (nothing_of_mine, False), (no_authority, False)):
+            with client(peer, transport, channel_credentials=credentials) as calls:
+                result = calls.predict(data=DATA)
+                assert (result.success, calls.microservice(data=DATA).success) == (good, good), result.msg
+        with client(peer, transport, channel_credentials=everything, ssl=False, timeout_s=5) as calls:
+            assert not calls.predict(data=DATA).success
+        if transport == "rest":
+            unchecked = SeldonChannelCredentials(verify=False, **mine)
+            with client(peer, transport, channel_credentials=unchecked) as calls:
+                assert calls.predict(data=DATA).success
 
 
 def test_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
