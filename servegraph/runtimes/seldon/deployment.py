@@ -157,6 +157,6 @@ def function_in_file(
             return None
         return function_from_text(data, path.resolve().parent, name, components)
     except SpecError as exc:
-        raise SpecError(f"{path}: {exc.message}") from exc
+        raise SpecError(f"{path}: {exc.message.replace('$.', '', 1)}") from exc
     except NotFoundError as exc:
         raise NotFoundError(f"{path}: {exc.message}") from exc

@@ -21,8 +21,8 @@ _REMOTE: Final = {"http": "REST", "rest": "REST", "grpc": "GRPC"}
 class Code:
     """What answers for a node."""
 
-    reference: str | None = None
-    """Its class; see `component_class`."""
+    reference: Any = None
+    """Its class or object, or the name of one; see `component_class`."""
     endpoint: dict[str, Any] | None = None
     """Where it runs, when that is elsewhere."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +39,8 @@ class CodeFinder:
     Args:
         folder: the folder of the deployment; a ``components.yaml`` in it is read.
         components: what is given, over that file: ``module:Class``, ``folder/File.py[:Class]``, ``http://host:port``
-            or ``grpc://host:port``; or an object with ``class`` (or ``endpoint``) and ``parameters``.
+            or ``grpc://host:port``; a class or an object; or a mapping with ``class`` (or ``endpoint``) and
+            ``parameters``.
 
     Raises:
         SpecError: the file, or one of its entries, cannot be read.
@@ -166,12 +167,16 @@ def _code_of(name: str, value: Any) -> Code:
         SpecError: it is none.
     """
     parameters: Any = {}
+    if not isinstance(value, (str, Mapping, int, float, list)) and value is not None:
+        return Code(value)
     if isinstance(value, Mapping):
         for key in value:
             if key not in _KEYS:
                 raise SpecError(f"components.{name}: has no {key!r}; {closest(str(key), _KEYS)}")
         parameters = value.get("parameters") or {}
         value = value.get("class") or value.get("endpoint")
+        if isinstance(value, type) and isinstance(parameters, Mapping):
+            return Code(value, None, dict(parameters))
     if not isinstance(value, str) or not value or not isinstance(parameters, Mapping):
         raise SpecError(f"components.{name}: must be module:Class, a file, an address, or an object with class")
     scheme, separator, rest = value.partition("://")

@@ -60,10 +60,15 @@ class DeploymentServing:
 
 def serving_of(function: ServingFunction, directory: Path | None, slot: int) -> DeploymentServing | None:
     """What a function needs that is a deployment; ``None`` for all others."""
+    return DeploymentServing(directory, slot) if is_deployment(function) else None
+
+
+def is_deployment(function: ServingFunction) -> bool:
+    """Whether the graph of a function is that of a deployment."""
     graph = function.spec.graph
     if not isinstance(graph, RouterGraph):
-        return None
+        return False
     name = graph.class_name
     if isinstance(name, type):
         name = f"{name.__module__}.{name.__qualname__}"
-    return DeploymentServing(directory, slot) if name == ROUTER else None
+    return name == ROUTER

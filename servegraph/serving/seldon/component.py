@@ -287,6 +287,7 @@ class Component:
         except Exception as exc:
             if not is_not_implemented(exc):
                 raise
+        self._class_names = self._names_source()  # many components learn them from their model
 
     def init_metadata(self) -> Any:
         """What the component's ``init_metadata`` gives; an empty dict where it has none."""

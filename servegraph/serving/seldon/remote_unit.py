@@ -14,8 +14,9 @@ from servegraph import jsoncodec
 from servegraph.errors import GraphError, RemoteError
 from servegraph.graph.events import Event
 from servegraph.importing import import_extra
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Feedback, Message
-from servegraph.serving.seldon.rest import feedback_to_rest, message_from_rest, message_to_rest
+from servegraph.serving.seldon.rest import feedback_to_rest, message_from_rest, message_to_rest, meta_from_rest
 from servegraph.serving.seldon.tree_errors import PassedThroughError
 
 if TYPE_CHECKING:
@@ -144,9 +145,12 @@ class RemoteUnit:
             raise PassedThroughError(status, value)
         if isinstance(value, list):  # what routers of other servers answer
             return Message("jsonData", value)
-        if isinstance(value, dict) and not any(k in value for k in _MESSAGE_KEYS):
-            return Message(meta=message_from_rest({**value, "strData": ""}).meta)
-        reply = message_from_rest(value)
+        try:
+            if isinstance(value, dict) and not any(k in value for k in _MESSAGE_KEYS):
+                return Message(meta=meta_from_rest(value.get("meta", {})))
+            reply = message_from_rest(value)
+        except SeldonMicroserviceException as exc:
+            raise RemoteError(f"{url} answered with no message: {exc}") from exc
         reply.source = None
         return reply
 
@@ -180,7 +184,10 @@ class RemoteUnit:
                 raise RemoteError(f"{self.address} cannot be reached: {exc.details()}") from exc
             info = {"code": -1, "info": exc.details() or exc.code().name, "reason": exc.code().name, "status": 1}
             raise PassedThroughError(status, {"status": info}) from exc
-        message: Message = wire.message_from_wire(reply)
+        try:
+            message: Message = wire.message_from_wire(reply)
+        except SeldonMicroserviceException as exc:
+            raise RemoteError(f"{self.address} answered with no message: {exc}") from exc
         message.source = None
         return message
 

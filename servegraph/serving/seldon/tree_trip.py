@@ -83,7 +83,7 @@ class Trip:
     def branch(self) -> Trip:
         """The trip of one of several children: it begins with what is said so far and adds to nothing else."""
         other = Trip(self.event.fork(None), self.run, self.puid, self.log)
-        other.given = self.tags
+        other.given = dict(self.tags)
         other.tags = dict(self.tags)
         return other
 
