@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -10,7 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 from google.protobuf import json_format, struct_pb2
 from google.protobuf.message import DecodeError
-from hypothesis import example, given
+from hypothesis import assume, example, given
 
 from servegraph.serving.seldon import wire
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
@@ -327,6 +328,24 @@ def test_feedback_is_read_as_protobuf_reads_it(first: Any, second: Any, third: A
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
+def with_words(item: Any) -> Any:
+    """A value with words for the numbers that a `Value` may not hold."""
+    if isinstance(item, float) and not math.isfinite(item):
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(item)]
+    if isinstance(item, list):
+        return [with_words(inner) for inner in item]
+    return {key: with_words(inner) for key, inner in item.items()} if isinstance(item, dict) else item
+
+
+def is_valid(message: Any) -> bool:
+    """Whether protobuf has JSON for a message: not where a `Value` holds NaN or infinity."""
+    try:
+        json_format.MessageToDict(message)
+    except json_format.SerializeToJsonError:
+        return False
+    return True
+
+
 @given(
     hnp.arrays(
         st.sampled_from(["f8", "f4", "i8", "u1", "?", ">f8", ">i2"]),
@@ -340,7 +359,7 @@ def test_array_is_written_as_protobuf_writes_it(array: Any, encoding: Any, names
     if encoding == "ndarray" or array.dtype.kind == "b":
         plain = array if array.dtype.kind == "b" else array.astype(float)
         nested = (plain if plain.ndim else plain.reshape(1)).tolist()
-        wanted.data.ndarray.CopyFrom(value_of(nested).list_value)
+        wanted.data.ndarray.CopyFrom(value_of(with_words(nested)).list_value)
         wanted.data.ndarray.SetInParent()
     else:
         wanted.data.tensor.CopyFrom(pb.Tensor(shape=array.shape, values=array.astype(float).ravel().tolist()))
@@ -350,15 +369,16 @@ def test_array_is_written_as_protobuf_writes_it(array: Any, encoding: Any, names
 
 @given(JSON, st.dictionaries(TEXT, JSON, max_size=3))
 def test_json_value_is_written_as_protobuf_writes_it(value: Any, tags: dict[str, Any]) -> None:
-    wanted = pb.SeldonMessage(jsonData=value_of(value), meta=pb.Meta())
+    wanted = pb.SeldonMessage(jsonData=value_of(with_words(value)), meta=pb.Meta())
     for key, tag in tags.items():
-        wanted.meta.tags[key].CopyFrom(value_of(tag))
+        wanted.meta.tags[key].CopyFrom(value_of(with_words(tag)))
     found = wire.message_to_proto(Message("jsonData", value, meta=Meta(tags=tags)))
     assert found.SerializeToString(deterministic=True) == wanted.SerializeToString(deterministic=True)
 
 
 @given(messages(), messages())
 def test_message_is_written_as_it_was_read(first: Any, second: Any) -> None:
+    assume(is_valid(first) and is_valid(second))
     if 400 in (slowly(first.SerializeToString()), slowly(second.SerializeToString())):
         return
     read, other = wire.message_from_proto(first), wire.message_from_proto(second)
