@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from servegraph import __version__, jsoncodec
 from servegraph.graph.flow import FlowGraph
 from servegraph.graph.steps import RouterStep, Step
+from servegraph.runtimes.listening import HTTP
 from servegraph.runtimes.server import GraphServer
 from servegraph.runtimes.worker_protocol import WorkerInfo
 from servegraph.serving.ensembles import VotingEnsemble
@@ -21,6 +22,9 @@ EXAMPLE_INPUTS = "example_inputs"
 """A model's argument, class attribute or parameter: rows for the example request."""
 EXAMPLE_BODY = "example_body"
 """A function's parameter: the body of the example request."""
+
+EXAMPLE_PATH = "example_path"
+"""An attribute of a step that answers paths of its own: one that can be asked for with GET."""
 
 _MOST_LINES = 12
 _LONGEST_BODY = 1000
@@ -46,12 +50,21 @@ class Example:
 
 def banner(server: GraphServer, worker: WorkerInfo) -> str:
     """The text for a worker's server whose models are loaded; ends with a line break."""
-    return describe(server, reachable_url(worker.host, worker.port))
+    further = {name: port for name, port in worker.ports.items() if name != HTTP}
+    return describe(server, reachable_url(worker.host, worker.port), further)
 
 
-def describe(server: GraphServer, url: str) -> str:
-    """The text for a server that is reached at a URL; ends with a line break."""
-    rows = [*_served(server), ("URL", url), ("docs", f"{url}/docs"), ("try", example(server).curl(url))]
+def describe(server: GraphServer, url: str, ports: Mapping[str, int] | None = None) -> str:
+    """The text for a server that is reached at a URL; ends with a line break.
+
+    Args:
+        server: the server, with its models loaded.
+        url: where its HTTP edge is.
+        ports: the ports of its further edges, by their names.
+    """
+    host = url.removeprefix("http://").rpartition(":")[0]
+    rows = [*_served(server), ("URL", url), *((name, f"{host}:{port}") for name, port in (ports or {}).items())]
+    rows += [("docs", f"{url}/docs"), ("try", example(server).curl(url))]
     width = max(len(label) for label, _ in rows)
     lines = [f"servegraph {__version__} serves {server.function.uri}", ""]
     lines += [f"  {label:<{width}}  {text}" for label, text in rows]
@@ -125,6 +138,10 @@ def example(server: GraphServer) -> Example:
     """A request for a server's graph: what the function or a model gives as its example, else a model of zeros by its
     metadata, else whether it is ready.
     """
+    direct = server.plan.direct
+    path = getattr(direct.target, EXAMPLE_PATH, None) if direct is not None else None
+    if path is not None:
+        return Example(path)
     if isinstance(server.graph, FlowGraph):
         body = server.context.get_param(EXAMPLE_BODY)
         return _post("/", body) if body is not None else Example(_READY)

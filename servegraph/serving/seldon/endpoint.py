@@ -52,6 +52,7 @@ class ComponentEndpoint(ComponentStep):
     """
 
     data_plane: ClassVar[type[DataPlane]] = SeldonPlane
+    example_path: ClassVar[str] = "/health/status"
 
     def __init__(
         self,
