@@ -39,6 +39,8 @@ PREDICTOR_HEADER: Final = "seldon-predictor"
 PUID_HEADER: Final = "seldon-puid"
 SKIP_LOGGING: Final = "seldon-skip-logging"
 MAX_SHADOWS: Final = 64
+_LONGEST_PUID: Final = 256
+"""What a body calls its id may be anything; beyond this it is in no header."""
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 _YES: Final = ("true", "on", "1")
 
@@ -260,7 +262,9 @@ class SeldonDeploymentRouter:
 
     @staticmethod
     def _response(body: Any, puid: str, status: int = 200) -> Response:
-        headers = {"Seldon-Puid": puid, _NOSNIFF[0]: _NOSNIFF[1]} if puid else {_NOSNIFF[0]: _NOSNIFF[1]}
+        headers = {_NOSNIFF[0]: _NOSNIFF[1]}
+        if puid and len(puid) <= _LONGEST_PUID and puid.isascii() and puid.isprintable():
+            headers["Seldon-Puid"] = puid
         return Response(headers, body, "application/json", status)
 
     def _fail(self, event: Event, exc: Exception, puid: str, name: str, service: str, start: float) -> None:

@@ -90,7 +90,7 @@ class Trip:
     def join(self, branches: Sequence[Trip]) -> None:
         """Take over what the branches have said, in their order."""
         for branch in branches:
-            if branch.tags != branch.given:
+            if branch.tags:
                 self.tags.update(changed(branch.given, branch.tags))
             self.metrics.extend(branch.metrics)
             self.routing.update(branch.routing)
@@ -100,7 +100,16 @@ class Trip:
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """The entries that were added or given another value."""
-    return {k: v for k, v in after.items() if k not in before or (before[k] is not v and before[k] != v)}
+    return {k: v for k, v in after.items() if k not in before or _differs(before[k], v)}
+
+
+def _differs(old: Any, new: Any) -> bool:
+    if old is new:
+        return False
+    try:
+        return bool(old != new)
+    except (ValueError, TypeError):  # arrays do not say whether they are equal
+        return True
 
 
 def for_each(message: Message, mutates: Sequence[bool]) -> list[Message]:

@@ -42,6 +42,24 @@ def test_puid_of_the_header_is_that_of_the_answer_unless_the_body_has_one() -> N
     assert response.headers["Seldon-Puid"] == response.body["meta"]["puid"] == "from-body"
 
 
+@pytest.mark.parametrize("puid", ["\u2603", "a\r\nSet-Cookie: x", "x" * 5000])
+def test_puid_that_no_header_can_hold_is_in_the_body_alone(puid: str) -> None:
+    with function_of(MODEL).to_mock_server() as server:
+        response = server.test(PREDICTIONS, {**REQUEST, "meta": {"puid": puid}}, get_body=False)
+    assert response.body["meta"]["puid"] == puid
+    assert "Seldon-Puid" not in response.headers
+
+
+def test_tags_that_are_arrays_pass_through_a_combiner() -> None:
+    class Tagged(Add):
+        def tags(self) -> dict[str, Any]:
+            return {"mean": np.array([1.0, 2.0])}
+
+    graph = node("sum", "COMBINER", node("a"), node("b"))
+    with function_of(graph, {"sum": Tagged(), "a": Tagged(), "b": Tagged()}).to_mock_server() as server:
+        assert ask(server)["meta"]["tags"] == {"mean": [1.0, 2.0]}
+
+
 @pytest.mark.parametrize(
     ("path", "method", "status"),
     [
