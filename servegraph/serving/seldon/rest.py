@@ -113,13 +113,18 @@ def _data(data: Any) -> tuple[Any, list[str], Encoding | None]:
     if "ndarray" in data:
         values = data["ndarray"]
         if values.__class__ is not list:
+            if isinstance(values, np.ndarray):  # in process, where an answer comes back as feedback
+                return values.copy(), names, "ndarray"
             raise SeldonMicroserviceException(f"data.ndarray must be a list, not {_named(values)}")
         return array_of_request(values), names, "ndarray"
     if "tensor" in data:
         tensor = data["tensor"]
         if not isinstance(tensor, dict):
             raise SeldonMicroserviceException("data.tensor must be an object with shape and values")
-        return reshaped(tensor.get("values", []), tensor.get("shape")), names, "tensor"
+        flat = tensor.get("values", [])
+        if isinstance(flat, np.ndarray):
+            flat = flat.tolist()
+        return reshaped(flat, tensor.get("shape")), names, "tensor"
     if "tftensor" in data:
         from servegraph.serving.seldon.tftensor import from_json
 
