@@ -12,6 +12,8 @@ from servegraph.errors import ServegraphError
 
 def main(argv: list[str]) -> int:
     """Describe the function of target ``argv[0]`` (name ``argv[1]``, components ``argv[2]``); the exit code."""
+    from servegraph.runtimes.local import offered_edges
+
     out = os.dup(1)
     os.dup2(2, 1)  # what user code prints while it is imported goes to standard error
     try:
@@ -20,7 +22,12 @@ def main(argv: list[str]) -> int:
     except ServegraphError as exc:
         sys.stderr.write(f"Error: {exc}\n")
         return 1
-    described = {"name": function.name, "settings": function.spec.settings, "files": watched(argv[0], function)}
+    described = {
+        "name": function.name,
+        "settings": function.spec.settings,
+        "files": watched(argv[0], function),
+        "edges": offered_edges(function),
+    }
     with os.fdopen(out, "wb") as stream:
         stream.write(jsoncodec.dumps(described))
     return 0

@@ -18,11 +18,13 @@ from servegraph.settings import load_settings
 FACTORY = "servegraph.runtimes.local:build_application"
 
 
-@click.command(name="serve", short_help="Serve a function over HTTP.")
+@click.command(name="serve", short_help="Serve a function over HTTP and gRPC.")
 @click.argument("target")
 @click.option("--name", help="The function to serve, where a file defines several.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--http-port", type=int, help="TCP port of the HTTP edge; 0 takes any free one.  [default: 8080]")
+@click.option("--grpc-port", help="TCP port of gRPC, where it is offered; off, or 0 for any free one.  [default: 8081]")
+@click.option("--metrics-port", help="TCP port for the metrics alone; 0 takes any free one.  [default: off]")
 @click.option("--workers", type=int, help="Worker processes, each with its own models.  [default: 1]")
 @click.option("--reload", is_flag=True, default=None, help="Restart when a source file changes. For development.")
 @click.option("--access-log/--no-access-log", default=None, help="Log one line for each request.")
@@ -50,17 +52,26 @@ def command(
       servegraph serve graph.yaml --set timeouts.request_s=5
       servegraph serve deployment.yaml --component classifier=models:Iris
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from servegraph.runtimes.listening import GRPC, listeners_for
     from servegraph.runtimes.supervisor import Supervisor
 
     given = dict(_assignment(c, "--component takes NODE=module:Class") for c in components)
     described = describe(target, name, given)
+    if flags["grpc_port"] not in (None, "off") and GRPC not in described["edges"]:
+        raise SettingsError(f"--grpc-port: {described['name']} offers no gRPC service; SeldonDeployments do")
     overrides = {**flags, **dict(_assignment(a) for a in assignments)}
     settings = load_settings(file=settings_file, overrides=overrides, function=described["settings"])
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s"
     )
     watch = [Path(p) for p in described["files"]] if settings.reload else []
-    supervisor = Supervisor(settings, FACTORY, {"function": target, "name": name, "components": given}, watch=watch)
+    supervisor = Supervisor(
+        settings,
+        FACTORY,
+        {"function": target, "name": name, "components": given},
+        watch=watch,
+        listeners=listeners_for(settings, described["edges"]),
+    )
     sys.exit(supervisor.run())
 
 

@@ -17,6 +17,7 @@ from servegraph.serving.dataplane import Reply
 from servegraph.settings import ServerSettings
 
 _DOCS = "/docs"
+_METRICS = "/metrics"
 METRICS_PATHS: Final = "metrics.paths"
 """The service that names further paths at which the metrics are shown."""
 MORE_METRICS: Final = "metrics.more"
@@ -41,7 +42,7 @@ class Control:
             "/v2/health/live/": self._live,
             "/v2/health/ready/": self._ready,
             "/v2/limits": self._limits,
-            "/metrics": self._metrics,
+            _METRICS: self._metrics,
             "/openapi.json": self._openapi,
         }
         services = server.context.services
@@ -53,6 +54,11 @@ class Control:
     def paths(self) -> frozenset[str]:
         """The paths that are the server's own."""
         return frozenset({*self._paths, _DOCS})
+
+    @property
+    def metrics_paths(self) -> frozenset[str]:
+        """The paths that show the metrics."""
+        return frozenset({_METRICS, *self._server.context.services.get(METRICS_PATHS, ())})
 
     async def answer(self, method: str, path: str, scope: Scope, request_id: str | None = None) -> Reply:
         """The reply for one of the server's own paths."""

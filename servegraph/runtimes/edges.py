@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from servegraph.errors import SettingsError, closest
 from servegraph.runtimes.asgi_server import AsgiCallable, AsgiServer
-from servegraph.runtimes.worker_protocol import Edge
+from servegraph.runtimes.worker_protocol import Edge, Receive, Scope, Send
 from servegraph.settings import LimitSettings
 
 logger = logging.getLogger("servegraph.worker")
@@ -74,6 +74,29 @@ class Edges:
     def stuck_calls(self, grace_s: float) -> int:
         """How many of their calls still run this long after their deadline."""
         return sum(edge.stuck_calls(grace_s) for edge in self._edges.values())
+
+
+class OnlyPaths:
+    """An ASGI callable that hands on requests for some paths and answers 404 to all others.
+
+    Args:
+        application: the ASGI callable that answers.
+        paths: the paths.
+    """
+
+    def __init__(self, application: AsgiCallable, paths: Collection[str]) -> None:
+        self._application = application
+        self._paths = frozenset(paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] in self._paths:
+            await self._application(scope, receive, send)
+            return
+        body = f"this port has {', '.join(sorted(self._paths))} and nothing else\n".encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 class AsgiEdge:

@@ -8,6 +8,7 @@ documentation) is in ``control.py``.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import sys
 import time
@@ -28,6 +29,7 @@ from servegraph.graph.events import Event, new_id
 from servegraph.monitoring.metrics import MetricsRegistry
 from servegraph.runtimes.control import Control
 from servegraph.runtimes.cors import Cors
+from servegraph.runtimes.edges import AsgiEdge, OnlyPaths
 from servegraph.runtimes.function import ServingFunction
 from servegraph.runtimes.http_metrics import HttpMetrics, ModelObserver
 from servegraph.runtimes.http_protocol import hang_up
@@ -40,7 +42,8 @@ from servegraph.runtimes.http_request import (
     read_body,
     whole_answer,
 )
-from servegraph.runtimes.seldon.deployment_serving import serving_of
+from servegraph.runtimes.listening import GRPC, METRICS
+from servegraph.runtimes.seldon.deployment_serving import is_deployment, serving_of
 from servegraph.runtimes.server import GraphServer
 from servegraph.runtimes.worker_protocol import Edge, Receive, Scope, Send, WorkerInfo
 from servegraph.serving.dataplane import JSON, DataPlaneOptions, Reply
@@ -82,6 +85,8 @@ class LocalApplication:
         """How many requests were answered."""
         self.edges: dict[str, Edge] = {}
         """What the application offers beside HTTP, by the names of the listeners."""
+        if settings.metrics_port is not None:
+            self.edges[METRICS] = AsgiEdge(OnlyPaths(self, self.control.metrics_paths), settings.limits)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -370,6 +375,12 @@ def make_application(
     if deployment is not None:
         deployment.attach(application, settings)
     return application
+
+
+def offered_edges(function: ServingFunction) -> list[str]:
+    """Names of the edges beside HTTP that the application of a function offers, found without making it."""
+    has_grpc = is_deployment(function) and importlib.util.find_spec("grpc") is not None
+    return [METRICS, GRPC] if has_grpc else [METRICS]
 
 
 def build_application(target: Any, settings: ServerSettings, worker: WorkerInfo) -> LocalApplication:

@@ -31,6 +31,16 @@ fn.add_model("triple", class_name=Times, factor=3)
 """
 
 
+DEPLOYMENT = """
+apiVersion: machinelearning.seldon.io/v1
+kind: SeldonDeployment
+metadata: {name: simple}
+spec:
+  predictors:
+    - {name: main, graph: {name: model, implementation: SIMPLE_MODEL}}
+"""
+
+
 @pytest.fixture
 def numbers(tmp_path: Path) -> Path:
     file = tmp_path / "numbers_function.py"
@@ -94,6 +104,36 @@ def test_settings_are_taken_from_flags(numbers: Path) -> None:
         assert "with 2 worker(s)" in served.log()
         assert served.log().count("serves default/numbers") == 1
         assert served.ask("/v2/models/double/infer", {"inputs": [1] * 2000})[0] == 413
+
+
+def test_metrics_have_a_port_of_their_own_where_it_is_asked_for(numbers: Path) -> None:
+    with Served(numbers, "--metrics-port", "0", "--workers", "2") as served:
+        match = re.search(r"listening on 127\.0\.0\.1:(\d+) \(metrics\)", served.log())
+        assert match is not None
+        assert served.ask("/v2/models/double/infer", {"inputs": [4]})[0] == 200
+        served.port = int(match.group(1))
+        status, text = served.ask("/metrics")
+        assert (status, "servegraph_request_duration_seconds" in text) == (200, True)
+        assert served.ask("/v2/models/double") == (404, "this port has /metrics and nothing else\n")
+        assert served.stop() == 0
+
+
+def test_grpc_port_of_a_deployment_answers_and_the_flag_is_refused_elsewhere(numbers: Path, tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc")
+    file = tmp_path / "deployment.yaml"
+    file.write_text(DEPLOYMENT)
+    with Served(file, "--grpc-port", "0") as served:
+        match = re.search(r"listening on (127\.0\.0\.1:\d+) \(grpc\)", served.log())
+        assert match is not None
+        with grpc.insecure_channel(match.group(1)) as channel:
+            serving = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=20)
+        assert serving == b"\x08\x01"
+        assert served.stop() == 0
+    done = run("serve", str(numbers), "--grpc-port", "0")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: --grpc-port: numbers offers no gRPC service; SeldonDeployments do\n",
+    )
 
 
 def test_a_port_that_is_taken_is_told_with_the_way_out(numbers: Path) -> None:

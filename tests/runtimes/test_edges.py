@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from supervised_server import SupervisedServer, is_gone, wait_until
 
+import servegraph
 from servegraph.errors import SettingsError
 from servegraph.runtimes.edges import AsgiEdge, Edges
 from servegraph.runtimes.listening import Listen, Listeners, listeners_for
@@ -99,7 +102,7 @@ def test_server_during_drain_delay_still_takes_grpc_calls_but_is_not_serving() -
         server.wait_ready()
         check = opened.unary_unary("/grpc.health.v1.Health/Check", response_deserializer=RESPONSE)
         assert check(b"").status == SERVING
-        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGINT)  # another signal than the one that ends it at once
         wait_until(lambda: check(b"").status == NOT_SERVING)
         assert opened.unary_unary("/test.Echo/Echo")(b"x") == b"x"
 
@@ -207,6 +210,21 @@ def test_listeners_for_gives_those_that_are_offered_and_not_off() -> None:
     }
     assert listeners_for(settings, ["metrics"]) == {"metrics": Listen("::1", 6000)}
     assert listeners_for(load_settings(environ={}, overrides={"grpc_port": "off"}), ["grpc", "metrics"]) == {}
+
+
+def test_function_served_from_this_process_has_its_metrics_on_a_port_of_their_own() -> None:
+    fn = servegraph.new_function("f")
+    fn.set_topology("flow").to(handler=len, name="n").respond()
+    with fn.serve(http_port=0, metrics_port=0, block=False) as running:
+        assert set(running.addresses) == {"http", "metrics"}
+        _, port = running.addresses["metrics"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            assert b"servegraph_request_duration_seconds" in answer.read()
+        with pytest.raises(urllib.error.HTTPError, match="404") as failed:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2")
+        failed.value.close()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port)).close()
 
 
 async def never(scope: Any, receive: Any, send: Any) -> None:

@@ -71,4 +71,4 @@ def is_deployment(function: ServingFunction) -> bool:
     name = graph.class_name
     if isinstance(name, type):
         name = f"{name.__module__}.{name.__qualname__}"
-    return name == ROUTER
+    return bool(name == ROUTER)
