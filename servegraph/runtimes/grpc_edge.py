@@ -31,6 +31,7 @@ from servegraph.errors import (
 from servegraph.graph.threads import ThreadPool
 from servegraph.importing import import_extra
 from servegraph.runtimes.grpc_context import GrpcContext, ServicerContext
+from servegraph.runtimes.grpc_leftovers import Leftovers, forget_frames
 from servegraph.runtimes.grpc_services import Health, Reflection
 from servegraph.runtimes.grpc_status import Failure, failure_of
 from servegraph.settings import ServerSettings
@@ -137,6 +138,7 @@ class GrpcEdge:
         self._slots = threading.Semaphore(self._options.threads)
         self._reading: dict[ServicerContext, float] = {}
         self._running: dict[GrpcContext, None] = {}
+        self._leftovers = Leftovers()
         self._open = 0
         self._lock = threading.Lock()
         self._server: Any = None
@@ -247,6 +249,7 @@ class GrpcEdge:
             request = self._first(requests, servicer)
             start = time.perf_counter()
             context = GrpcContext(name, servicer, self._loop, self._options.request_s)
+            self._leftovers.add(context)
             failure: Failure | None = None
             reply = b""
             try:
@@ -255,6 +258,8 @@ class GrpcEdge:
                 failure = failure_of(exc)
                 if failure.is_fault:
                     _log(context, exc)
+                forget_frames(exc)
+            self._leftovers.sweep(self._open)
             self._tell(context, "OK" if failure is None else failure.code, time.perf_counter() - start)
             if failure is not None:
                 servicer.set_trailing_metadata((*context.trailing(), *failure.trailing()))

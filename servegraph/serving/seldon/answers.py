@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from servegraph.serving.seldon.arrays import array_of, default_names, is_array, plain_result, result_encoding, shape_of
-from servegraph.serving.seldon.errors import INTERNAL, SeldonMicroserviceException
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.identity import NOT_IMPLEMENTED, UnitIdentity
 from servegraph.serving.seldon.message import Message, Meta
 
@@ -86,18 +86,19 @@ def answer(
     if mirrors_list and transport == "rest" and isinstance(result, list):
         return Message("data", result, _names(result, class_names), "ndarray", meta)
     array = result if isinstance(result, np.ndarray) else _array_of_result(result)
+    if array is None:
+        return Message("data", result, list(class_names or ()), "ndarray", meta)
     encoding = result_encoding(array, request)
     kept = result if encoding == "ndarray" and transport == "rest" else array
     return Message("data", kept, _names(array, class_names), encoding, meta)
 
 
-def _array_of_result(result: list[Any]) -> np.ndarray[Any, Any]:
+def _array_of_result(result: list[Any]) -> np.ndarray[Any, Any] | None:
+    """The array of a list; ``None`` for one that is not rectangular, which is sent as it is."""
     try:
         return array_of(result)
-    except SeldonMicroserviceException as exc:
-        raise SeldonMicroserviceException(
-            "the component's result is not rectangular: all rows must have the same length", 500, reason=INTERNAL
-        ) from exc
+    except SeldonMicroserviceException:
+        return None
 
 
 def _names(value: Any, class_names: Sequence[Any] | None) -> list[str]:

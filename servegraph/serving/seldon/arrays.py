@@ -162,7 +162,10 @@ def plain_result(value: Any) -> tuple[Any, list[str] | None]:
 
 def result_encoding(array: Array, request: Message) -> Encoding:
     """How a result is sent: as the request was, where it is made of numbers; else as ``ndarray``."""
-    if array.dtype.kind not in "iuf":
+    kind = array.dtype.kind
+    if kind == "c" and request.encoding == "tftensor":
+        return "tftensor"  # the only form that has complex numbers
+    if kind not in "iuf":
         return "ndarray"
     if request.kind == "data":
         return request.encoding if request.encoding is not None else "ndarray"
