@@ -54,7 +54,7 @@ EXTRAS_serve := numpy,sklearn
 EXTRAS_test  := test
 EXTRAS_check := test,check
 EXTRAS_docs  := docs
-EXTRAS_bench := http,numpy,pandas,sklearn
+EXTRAS_bench := http,numpy,pandas,sklearn,seldon
 
 $(VENV)/.installed-%: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing servegraph[$(EXTRAS_$*)] $(WITH) into $(VENV) (the first time takes a few minutes)"

@@ -14,14 +14,19 @@ from benchmarks.environments import CHECKOUT
 from benchmarks.http import compare as http_compare
 from benchmarks.http.servers import BARE, SERVEGRAPH, SERVERS
 from benchmarks.inprocess import compare as inprocess_compare
+from benchmarks.seldon import compare as seldon_compare
+from benchmarks.seldon.sides import LAYOUTS, SELDON
 
 MLRUN = "mlrun"
+PARTS = ("inprocess", "http", "seldon")
+CONNECTIONS = (1, 8, 32, 128)
+SELDON_CONNECTIONS = (1, 8, 32)
 PEER_NAMES = [MLRUN, *(name for name in SERVERS if name not in (BARE, SERVEGRAPH))]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=("inprocess", "http"), help="one half of the benchmark")
+    parser.add_argument("--only", choices=PARTS, help="one part of the benchmark")
     parser.add_argument(
         "--peers",
         type=_peers,
@@ -32,11 +37,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--connections",
         type=_counts,
-        default=(1, 8, 32, 128),
         metavar="N,N",
-        help="how many connections are open, one load for each number (default: 1,8,32,128)",
+        help="how many connections are open, one load for each number (default: 1,8,32,128; for seldon 1,8,32)",
     )
-    parser.add_argument("--seconds", type=_positive, default=3, metavar="N", help="length of each load (default: 3)")
+    parser.add_argument("--seconds", type=_seconds, default=3.0, metavar="N", help="length of each load (default: 3)")
     parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="times everything is run (default: 3)")
     parser.add_argument(
         "--json",
@@ -62,6 +66,16 @@ def _positive(value: str) -> int:
     return int(value)
 
 
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 3600:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds above zero and below 3600")
+    return seconds
+
+
 def _counts(value: str) -> tuple[int, ...]:
     return tuple(_positive(part.strip()) for part in value.split(","))
 
@@ -70,22 +84,32 @@ def main() -> int:
     """Run what was asked for; 1 when servegraph itself could not be measured."""
     arguments = _arguments()
     start = time.monotonic()
+    connections = arguments.connections or CONNECTIONS
+    seldon_connections = arguments.connections or SELDON_CONNECTIONS
     result: dict[str, Any] = {
         "machine": machine.description(),
-        "settings": {"seconds": arguments.seconds, "rounds": arguments.rounds, "connections": arguments.connections},
+        "settings": {
+            "seconds": arguments.seconds,
+            "rounds": arguments.rounds,
+            "connections": connections,
+            "seldon_connections": seldon_connections,
+        },
     }
-    if arguments.only != "http":
+    if arguments.only in (None, "inprocess"):
         sides = [SERVEGRAPH, *([MLRUN] if MLRUN in arguments.peers else [])]
         result["inprocess"] = inprocess_compare.compare(sides, arguments.rounds)
-    if arguments.only != "inprocess":
+    if arguments.only in (None, "http"):
         names = [BARE, SERVEGRAPH, *(name for name in SERVERS if name in arguments.peers)]
-        result["http"] = http_compare.compare(names, arguments.connections, arguments.seconds, arguments.rounds)
+        result["http"] = http_compare.compare(names, connections, arguments.seconds, arguments.rounds)
+    if arguments.only in (None, "seldon"):
+        beside = SELDON in arguments.peers
+        result["seldon"] = seldon_compare.compare(beside, seldon_connections, arguments.seconds, arguments.rounds)
     result["took_seconds"] = round(time.monotonic() - start)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{report.text(result)}\n\ntook {result['took_seconds']} s; as JSON in {arguments.json}")
-    missing = any(SERVEGRAPH in result[part]["not_run"] for part in ("inprocess", "http") if part in result)
-    return 1 if missing else 0
+    ours = {SERVEGRAPH, *LAYOUTS}
+    return 1 if any(ours & set(result[part]["not_run"]) for part in PARTS if part in result) else 0
 
 
 if __name__ == "__main__":

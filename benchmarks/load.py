@@ -74,7 +74,7 @@ def run(url: str, body: bytes, connections: int, seconds: float) -> Load:
         script.write_text(LUA % {"body": text, "mark": ANSWER_MARK})
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
         command += ["--timeout", f"{REQUEST_TIMEOUT_SECONDS}s", "-s", str(script), url]
-        before = _children_cpu_seconds()
+        before = children_cpu_seconds()
         try:
             done = subprocess.run(
                 machine.pinned(command, core),
@@ -87,11 +87,12 @@ def run(url: str, body: bytes, connections: int, seconds: float) -> Load:
             raise NotRun("wrk did not end in time") from None
     for line in done.stdout.splitlines():
         if line.startswith(ANSWER_MARK):
-            return _load(json.loads(line.removeprefix(ANSWER_MARK)), _children_cpu_seconds() - before)
+            return _load(json.loads(line.removeprefix(ANSWER_MARK)), children_cpu_seconds() - before)
     raise NotRun(f"wrk gave no result: {(done.stderr or done.stdout).strip()[-200:]}")
 
 
-def _children_cpu_seconds() -> float:
+def children_cpu_seconds() -> float:
+    """Processor time of all children that have ended; what one takes is the difference."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-QUIET_SHARE = 0.05
+from benchmarks.seldon import tables as seldon_tables
+from benchmarks.texts import noisy, number, table
 
 
 def text(result: dict[str, Any]) -> str:
@@ -14,6 +15,8 @@ def text(result: dict[str, Any]) -> str:
         parts.append(_inprocess(result["inprocess"]))
     if "http" in result:
         parts.append(_http(result["http"]))
+    if "seldon" in result:
+        parts.append(seldon_tables.text(result["seldon"]))
     return "\n\n".join(parts)
 
 
@@ -31,15 +34,15 @@ def _inprocess(result: dict[str, Any]) -> str:
     rows = [
         [
             row["title"],
-            _number(row["servegraph_median_us"], 1),
-            _number(row["servegraph_best_us"], 1),
-            _number(row["mlrun_median_us"], 1),
-            _number(row["mlrun_best_us"], 1),
-            _number(row["mlrun_over_servegraph"], 2),
+            number(row["servegraph_median_us"], 1),
+            number(row["servegraph_best_us"], 1),
+            number(row["mlrun_median_us"], 1),
+            number(row["mlrun_best_us"], 1),
+            number(row["mlrun_over_servegraph"], 2),
         ]
         for row in result["rows"]
     ]
-    lines = [_table(head, rows)]
+    lines = [table(head, rows)]
     lines += [f"{side} {version}" for side, version in result["versions"].items()]
     lines += [f"{side} not run: {reason}" for side, reason in result["not_run"].items()]
     return "\n".join(lines)
@@ -57,34 +60,19 @@ def _http(result: dict[str, Any]) -> str:
                 row["server"],
                 str(row["connections"]),
                 f"{row['requests_per_second']:,.0f}",
-                _number(row["p50_ms"], 2),
-                _number(row["p99_ms"], 2),
-                _number(row["cpu_us"], 0),
-                _number(row["of_bare"], 3),
-                _number(row["servegraph_times"], 2, "x"),
+                number(row["p50_ms"], 2),
+                number(row["p99_ms"], 2),
+                number(row["cpu_us"], 0),
+                number(row["of_bare"], 3),
+                number(row["servegraph_times"], 2, "x"),
                 str(row["failed_statuses"]),
                 str(row["socket_errors"]),
-                _number(row["memory_mib"], 0),
-                _number(row["ready_seconds"], 1),
+                number(row["memory_mib"], 0),
+                number(row["ready_seconds"], 1),
             ]
         )
-    lines = [_table(head, rows)]
+    lines = [table(head, rows)]
     lines += [f"{name} not run: {reason}" for name, reason in result["not_run"].items()]
     lines += [f"{name}: {note}" for name, note in result["notes"].items()]
-    others = max((row["others"] for row in result["rows"]), default=0.0)
-    if others > QUIET_SHARE:
-        lines.append(f"other programs took up to {others:.0%} of the machine: measure again when it is quiet")
-    return "\n".join(lines)
-
-
-def _number(value: float | None, digits: int, unit: str = "") -> str:
-    return "-" if value is None else f"{value:,.{digits}f}{unit}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = []
-    for row in [head, ["-" * width for width in widths], *rows]:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
+    lines += noisy([row["others"] for row in result["rows"]])
     return "\n".join(lines)

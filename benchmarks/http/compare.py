@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from benchmarks import load
 from benchmarks.environments import NotRun
 from benchmarks.http.measure import Measurement, measure
 from benchmarks.http.servers import BARE, SERVEGRAPH, SERVERS
+from benchmarks.rounds import in_turn
 
 Rounds = list[dict[str, Measurement]]
 
@@ -18,32 +18,15 @@ Rounds = list[dict[str, Measurement]]
 def compare(names: list[str], connections: tuple[int, ...], seconds: float, rounds: int) -> dict[str, Any]:
     """Measure every named server once a round.
 
-    Every other round goes backwards, so that a drift of the machine evens out.
-
     Returns:
         `rows`: one for each server and number of connections, medians over the rounds, ratios taken within a round;
         `not_run`: the servers that dropped out, with the reason.
     """
-    seen: Rounds = []
-    not_run: dict[str, str] = {}
     try:
         load.require_wrk()
     except NotRun as reason:
         return {"rows": [], "not_run": dict.fromkeys(names, str(reason)), "notes": {}}
-    for number in range(rounds):
-        order = names if number % 2 == 0 else names[::-1]
-        seen.append({})
-        for name in (name for name in order if name not in not_run):
-            print(f"http round {number + 1}/{rounds}: {name}", flush=True)
-            try:
-                seen[-1][name] = measure(SERVERS[name], connections, seconds)
-            except NotRun as reason:
-                not_run[name] = str(reason)
-            except Exception as error:
-                traceback.print_exc()
-                not_run[name] = f"{type(error).__name__}: {error}"
-            if name in not_run:
-                print(f"  {name} not run: {not_run[name]}", flush=True)
+    seen, not_run = in_turn("http", names, rounds, lambda name: measure(SERVERS[name], connections, seconds))
     measured = [name for name in names if name not in not_run]
     rows = [row(seen, name, level) for level in range(len(connections)) for name in measured]
     return {"rows": rows, "not_run": not_run, "notes": {name: SERVERS[name].notes for name in measured}}

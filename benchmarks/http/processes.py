@@ -7,6 +7,7 @@ let them be adopted by init; the mark finds them where process groups and parent
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import signal
@@ -19,11 +20,23 @@ from collections.abc import Iterator
 
 from benchmarks import machine
 from benchmarks.environments import CHECKOUT, PEERS, NotRun
-from benchmarks.http.servers import MODELS, Server
+from benchmarks.http.servers import Server
 
 MARK = "BENCHMARK_MARK"
 LOGS = CHECKOUT / "benchmarks" / "results" / "logs"
 END_SECONDS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Memory:
+    """What the processes of a server have in memory."""
+
+    processes: int
+    """How many there are."""
+    proportional_mib: float
+    """Their memory, where pages that several of them have count once."""
+    resident_mib: float
+    """Their memory, where such pages count for each of them."""
 
 
 class Running:
@@ -44,7 +57,7 @@ class Running:
     def _start(self) -> subprocess.Popen[bytes]:
         environment = PEERS[self.server.environment] if self.server.environment else None
         python = pathlib.Path(sys.executable) if environment is None else environment.ensure()
-        places = {"python": str(python), "bin": str(python.parent), "models": str(MODELS)}
+        places = {"python": str(python), "bin": str(python.parent), "models": str(self.server.models)}
         places |= {name: str(port) for name, port in self.ports.items()}
         command = [part.format(**places) for part in self.server.command]
         name, _, value = self._mark.partition("=")
@@ -54,7 +67,7 @@ class Running:
         with self.log.open("wb") as log:
             try:
                 return subprocess.Popen(
-                    machine.pinned(command, core),
+                    machine.pinned(command, core if self.server.pinned else None),
                     env={**os.environ, **variables, name: value},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -81,7 +94,13 @@ class Running:
 
     def memory_mib(self) -> float:
         """Proportional set size of all its processes: shared pages are counted once."""
-        return sum(_proportional_kib(pid) for pid in self.process_ids()) / 1024
+        return self.memory().proportional_mib
+
+    def memory(self) -> Memory:
+        """What all its processes have in memory now."""
+        ids = self.process_ids()
+        sizes = [_sizes_kib(pid) for pid in ids]
+        return Memory(len(ids), sum(s["Pss"] for s in sizes) / 1024, sum(s["Rss"] for s in sizes) / 1024)
 
     def cpu_seconds(self) -> float:
         """Processor time of all its processes so far."""
@@ -149,9 +168,15 @@ def _marked(mark: bytes) -> Iterator[int]:
             yield int(entry.name)
 
 
-def _proportional_kib(pid: int) -> int:
+def _sizes_kib(pid: int) -> dict[str, int]:
+    """The proportional and the resident size of a process; 0 once it is gone."""
+    sizes = {"Pss": 0, "Rss": 0}
     try:
         lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return sizes
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name in sizes:
+            sizes[name] = int(value.split()[0])
+    return sizes

@@ -1,8 +1,8 @@
 """The servers that are measured: how each starts, what it is asked, where its answer holds the sums.
 
 Every server sums the rows of the same 2x4 array of floats with numpy, in one worker. In the commands and variables
-`{python}` and `{bin}` are the interpreter and the scripts of the server's environment, `{models}` is the folder
-`models` beside this file, and `{http}`, `{grpc}`, `{metrics}` are free ports.
+`{python}` and `{bin}` are the interpreter and the scripts of the server's environment, `{models}` is the folder of its
+model, `models` beside this file, and `{http}`, `{grpc}`, `{metrics}` are free ports.
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class Server:
     """Takes the two sums out of the decoded answer."""
     ends_on_sigterm: bool = True
     """Whether it is worth waiting for it after SIGTERM."""
+    models: pathlib.Path = MODELS
+    """The folder that `{models}` means."""
+    pinned: bool = True
+    """Whether it is held to the core for the server; otherwise it may use all of them."""
 
 
 _PORT_VARIABLES = {
