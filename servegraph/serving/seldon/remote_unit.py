@@ -46,7 +46,7 @@ METHODS: Final[Mapping[str, str]] = {
     "send_feedback": "/seldon.protos.Model/SendFeedback",
 }
 _MESSAGE_KEYS: Final = ("data", "jsonData", "strData", "binData")
-_KEEPALIVE_S: Final = 4.0
+_KEEPALIVE_S: Final = 1.0  # below the two seconds after which Seldon's microservices close an idle connection
 _HTTP_OF_GRPC: Final[Mapping[str, int]] = {
     "INVALID_ARGUMENT": 400, "OUT_OF_RANGE": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404,
     "UNIMPLEMENTED": 501, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504,
