@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from supervised_server import wait_until
 
-from servegraph.errors import OverloadedError, ServegraphError, SettingsError, StepError
+from servegraph.errors import MissingExtraError, OverloadedError, ServegraphError, SettingsError, StepError
 from servegraph.runtimes.grpc_context import GrpcContext
 from servegraph.runtimes.grpc_edge import GrpcEdge, GrpcMethod, GrpcOptions
 from servegraph.runtimes.listening import Listen, Listeners
@@ -473,6 +473,17 @@ print("end")
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
+
+
+def test_edge_without_grpcio_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(MissingExtraError, match=r"gRPC needs .*pip install 'servegraph\[grpc\]'"):
+        GrpcEdge(METHODS)
+
+
+def test_module_of_the_edge_does_not_import_grpcio() -> None:
+    program = "import sys, servegraph.runtimes.grpc_edge; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_options_are_those_of_the_settings() -> None:
