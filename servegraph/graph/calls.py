@@ -167,7 +167,7 @@ def _timed(context: contextvars.Context, function: Callable[[Event], Any], event
 class Call:
     """User code bound to a step: gets an event, gives an event (or ``None`` for a dropped one)."""
 
-    __slots__ = ("chained", "function", "guard", "is_async", "keeps_time", "name")
+    __slots__ = ("chained", "function", "guard", "is_async", "is_free", "keeps_time", "name")
     policy: StepPolicy = DEFAULT_POLICY
 
     def __init__(self, name: str, function: Callable[[Event], Any], is_async: bool, guard: Guard) -> None:
@@ -179,6 +179,8 @@ class Call:
         """Whether the code only ever waits for other calls, which keep to the deadline themselves."""
         self.chained = False
         """Whether several steps run in this one call; then the event knows which of them is running."""
+        self.is_free: Callable[[], bool] | None = None
+        """Tells, for code that lets only so many calls in, whether one more would start at once."""
 
     def step(self, event: Event) -> str:
         """The name of the step that is running, or ran last, for this event."""
@@ -186,7 +188,12 @@ class Call:
 
     def at_once(self) -> bool:
         """Whether `run_inline` is all there is to do: trusted synchronous code, under no policy that waits."""
-        return self.guard.inline and not self.is_async and self.__class__ is Call
+        return (
+            self.guard.inline
+            and not self.is_async
+            and self.__class__ is Call
+            and (self.is_free is None or self.is_free())
+        )
 
     async def run(self, event: Event, run: Run) -> Any:
         """The result of the code; raises what it raises, or `DeadlineError` when the request's time is up."""
@@ -197,7 +204,7 @@ class Call:
         offloader = run.offloader
         if offloader is None:
             return self.function(event)
-        if self.guard.inline:
+        if self.guard.inline and (self.is_free is None or self.is_free()):
             return self.run_inline(event, run.deadline)
         return await self._awaited(offloader.call(self.function, event, self.guard), event, run.deadline)
 

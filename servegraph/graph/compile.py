@@ -173,6 +173,7 @@ class Compiler:
             self.parallel = True
         call = make_call(step.name, function, bound.is_async, step.policy, self.limits)
         call.keeps_time = _keeps_time(bound.target)
+        call.is_free = getattr(bound.target, "gate_is_free", None)
         return call
 
     def bind(self, step: Step) -> Bound:

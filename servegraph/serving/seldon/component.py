@@ -13,37 +13,21 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
-from servegraph.errors import GraphError, closest
-from servegraph.graph.resolve import is_async
 from servegraph.serving.seldon.answers import NO_REQUEST, RawAnswer, Transport, answer, continued
 from servegraph.serving.seldon.custom_metrics import CustomMetrics
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.message import Feedback, Message, Meta
-from servegraph.serving.seldon.raw import LowLevel, is_not_implemented, low_level, read
-from servegraph.serving.seldon.signatures import Invoke, takes_feedback, takes_lists, takes_little, takes_rows
+from servegraph.serving.seldon.methods import Methods, Operation
+from servegraph.serving.seldon.raw import is_not_implemented, read
+from servegraph.serving.seldon.signatures import Invoke
 
 logger = logging.getLogger("servegraph.seldon")
 
-Operation: TypeAlias = Literal[
-    "predict", "transform_input", "transform_output", "route", "aggregate", "send_feedback", "health_status"
-]
-OPERATIONS: Final[tuple[Operation, ...]] = (
-    "predict", "transform_input", "transform_output", "route", "aggregate", "send_feedback", "health_status"
-)  # fmt: skip
-_BINDERS: Final[Mapping[str, Callable[[Callable[..., Any], str], Invoke]]] = {
-    "predict": takes_rows,
-    "transform_input": takes_rows,
-    "transform_output": takes_rows,
-    "route": takes_rows,
-    "aggregate": takes_lists,
-    "send_feedback": takes_feedback,
-    "health_status": takes_little,
-}
 _HEALTHY: Final = "healthy"
 
 
@@ -55,8 +39,8 @@ class Component:
         identity: the names of its node.
         metrics: takes what its ``metrics()`` and its answers report; nothing is kept when not given.
 
-    Raises:
-        GraphError: a method takes arguments that nothing gives it.
+    A method that cannot be called, because it takes arguments that nothing gives it, is told in the log. Only
+    requests that need it fail: many components have such a method that no request of theirs ever calls.
     """
 
     def __init__(
@@ -68,53 +52,21 @@ class Component:
         self.user_object = user_object
         self.identity = identity if identity is not None else UnitIdentity()
         self.metrics = metrics if metrics is not None else CustomMetrics()
-        self._invoke: dict[str, Invoke] = {}
-        self._async: set[str] = set()
-        self._low: dict[tuple[str, str], LowLevel] = {}
-        for op in OPERATIONS:
-            self._inspect(op)
-        self._score = self._plain_method("score", takes_rows) if "transform_input" not in self._invoke else None
-        self._tags = self._plain_method("tags", takes_little)
-        self._own_metrics = self._plain_method("metrics", takes_little)
-        self._class_names = self._names_source()
+        self._look()
 
-    def _inspect(self, op: str) -> None:
-        method = getattr(self.user_object, op, None)
-        if callable(method):
-            self._invoke[op] = _BINDERS[op](method, op)
-            if is_async(method):
-                self._async.add(op)
-        for transport in ("rest", "grpc"):
-            found = low_level(self.user_object, op, transport)
-            if found is not None:
-                self._low[op, transport] = found
-                if any(is_async(call.function) for call in found.calls):
-                    self._async.add(op)
-
-    def _plain_method(self, name: str, bind: Callable[[Callable[..., Any], str], Invoke]) -> Invoke | None:
-        method = getattr(self.user_object, name, None)
-        if not callable(method):
-            return None
-        if is_async(method):
-            raise GraphError(f"{type(self.user_object).__name__}.{name}() cannot be async: only operations can")
-        return bind(method, name)
-
-    def _names_source(self) -> Callable[[Any], Any] | None:
-        names = getattr(self.user_object, "class_names", None)
-        if names is None:
-            return None
-        if callable(names):
-            return self._plain_method("class_names", takes_little)
-        return lambda values: names
+    def _look(self) -> None:
+        self._methods = Methods(self.user_object)
+        self._invoke = self._methods.operations
+        self._low = self._methods.low_level
 
     @property
     def is_async(self) -> bool:
         """Whether any of its operations is a coroutine function."""
-        return bool(self._async)
+        return bool(self._methods.coroutines)
 
     def has(self, op: Operation) -> bool:
         """Whether the object has a method of its own for an operation."""
-        return op in self._invoke or (op, "rest") in self._low or (op, "grpc") in self._low
+        return self._methods.has(op)
 
     # -- calling ----------------------------------------------------------------------------------------------------
 
@@ -188,7 +140,7 @@ class Component:
         if op == "send_feedback":
             return self._feedback_arguments(invoke, request)
         if invoke is None:
-            if op == "transform_input" and self._score is not None:
+            if op == "transform_input" and self._methods.score is not None:
                 return self._scored, (request,)
             return None, self._instead(op, request, None)
         return invoke, (request.value, request.names, _meta_of(request))
@@ -204,8 +156,8 @@ class Component:
 
     def _scored(self, request: Message) -> Any:
         """What an outlier detector of Seldon 0.x does: the input unchanged, its score as a tag."""
-        assert self._score is not None
-        score = self._score(request.value, request.names, _meta_of(request))
+        assert self._methods.score is not None
+        score = self._methods.score(request.value, request.names, _meta_of(request))
         return _Scored(request.value, np.asarray(score).tolist())
 
     def _instead(self, op: Operation, request: Any, exc: Exception | None) -> Any:
@@ -236,9 +188,10 @@ class Component:
             result = []  # most have nothing to say
         answered, meta = self._start(op, request)
         values = answered.value
-        names = None if self._class_names is None else _implemented(self._class_names, values)
-        tags = None if self._tags is None else _implemented(self._tags, values)
-        metrics = None if self._own_metrics is None else _implemented(self._own_metrics, values)
+        methods = self._methods
+        names = _implemented(methods.class_names, values)
+        tags = None if methods.tags is None else _implemented(methods.tags, values)
+        metrics = None if methods.metrics is None else _implemented(methods.metrics, values)
         if tags:
             meta.tags.update(_mapping(tags, "tags()"))
         if own_tags:
@@ -275,19 +228,21 @@ class Component:
     def load(self) -> None:
         """Have the component load its model, where it has a ``load``; raises what that raises.
 
-        ``load`` is looked up on the object: some components replace it there.
+        ``load`` is looked up on the object: some components replace it there. What it puts in the place of other
+        methods counts too.
         """
         load = getattr(self.user_object, "load", None)
-        if not callable(load):
-            return
-        try:
-            load()
-        except NotImplementedError:
-            return
-        except Exception as exc:
-            if not is_not_implemented(exc):
-                raise
-        self._class_names = self._names_source()  # many components learn them from their model
+        if callable(load):
+            try:
+                load()
+            except NotImplementedError:
+                pass
+            except Exception as exc:
+                if not is_not_implemented(exc):
+                    raise
+            self._look()
+        for problem in self._methods.problems:
+            logger.error("%s; requests that need it fail", problem)
 
     def init_metadata(self) -> Any:
         """What the component's ``init_metadata`` gives; an empty dict where it has none."""
@@ -315,18 +270,6 @@ class _Scored:
 def is_response(result: Any) -> bool:
     """Whether a result is a ``SeldonResponse``, ours or that of the real package."""
     return type(result).__name__ == "SeldonResponse" and hasattr(result, "data") and hasattr(result, "tags")
-
-
-def check_operation(op: str) -> Operation:
-    """An operation's name, checked.
-
-    Raises:
-        GraphError: there is none of that name.
-    """
-    for known in OPERATIONS:
-        if op == known:
-            return known
-    raise GraphError(f"{op!r} is no operation of a Seldon component; {closest(op, OPERATIONS)}")
 
 
 def _implemented(method: Callable[[Any], Any], values: Any) -> Any:

@@ -8,10 +8,10 @@ from servegraph.errors import MethodNotAllowedError, NotFoundError
 from servegraph.graph.events import Event, Response
 from servegraph.serving.dataplane import JSON, DataPlane
 from servegraph.serving.seldon.answers import RawAnswer
-from servegraph.serving.seldon.component import Operation
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Message
 from servegraph.serving.seldon.metadata import ModelMetadata
+from servegraph.serving.seldon.methods import Operation
 from servegraph.serving.seldon.openapi import seldon_json
 from servegraph.serving.seldon.plane import NO_JSON, SeldonPlane
 from servegraph.serving.seldon.rest import feedback_answer_to_rest, message_to_rest
@@ -103,7 +103,7 @@ class ComponentEndpoint(ComponentStep):
 
     def do_event(self, event: Event) -> Event:
         """The event with the answer as its body: JSON on REST, a `Message` on gRPC."""
-        if self._own(event):
+        if self.answer_page(event):
             return event
         try:
             return super().do_event(event)
@@ -111,15 +111,20 @@ class ComponentEndpoint(ComponentStep):
             return self._handled(exc, event)
 
     async def _answer_async(self, event: Event) -> Event:
-        if self._own(event):
+        if self.answer_page(event):
             return event
         try:
             return await super()._answer_async(event)
         except Exception as exc:  # noqa: BLE001 - a handler of the component may have an answer to it
             return self._handled(exc, event)
 
-    def _own(self, event: Event) -> bool:
-        """Answer what does not concern the component's methods."""
+    def answer_page(self, event: Event) -> bool:
+        """Answer an event that does not concern the component's methods; whether it was one.
+
+        Raises:
+            MethodNotAllowedError: the page is not for this HTTP method.
+            SeldonMicroserviceException: the metadata is invalid, or not there yet.
+        """
         page = self._pages.get(event.path)
         if page is None:
             return False

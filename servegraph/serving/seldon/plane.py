@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from servegraph import jsoncodec
@@ -12,9 +13,12 @@ from servegraph.errors import (
     StepError,
     UnavailableError,
 )
+from servegraph.graph.calls import Offloader
+from servegraph.graph.context import GraphContext
 from servegraph.graph.events import Event
 from servegraph.graph.media import parse_media_type
-from servegraph.serving.dataplane import JSON, DataPlane, Reply
+from servegraph.graph.plan import Plan
+from servegraph.serving.dataplane import JSON, DataPlane, DataPlaneOptions, Reply
 from servegraph.serving.limits import parse_json
 from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, envelope
 from servegraph.serving.seldon.forms import json_field, multipart_value
@@ -25,6 +29,24 @@ _MOST_INFO: Final = 8000
 
 class SeldonPlane(DataPlane):
     """Reads JSON from where Seldon's clients put it, and answers failures with Seldon's envelope."""
+
+    def __init__(
+        self, plan: Plan, context: GraphContext, offloader: Offloader, options: DataPlaneOptions | None = None
+    ) -> None:
+        super().__init__(plan, context, offloader, options)
+        target = plan.direct.target if plan.direct is not None else None
+        self._answer_page: Callable[[Event], bool] | None = getattr(target, "answer_page", None)
+        self._passthrough: bool = getattr(target, "passthrough", False)
+
+    def handle_now(self, event: Event) -> Reply | None:
+        """Answer an event if that needs no waiting: what does not concern the component's methods never waits."""
+        if self._answer_page is not None:
+            try:
+                if self._answer_page(event):
+                    return self.reply(event)
+            except Exception as exc:  # noqa: BLE001 - every failure has an answer
+                return self.failure(exc, event)
+        return super().handle_now(event)
 
     def read(self, event: Event) -> None:
         """Read the JSON of a request: of its body, its form, or its query.
@@ -59,8 +81,7 @@ class SeldonPlane(DataPlane):
 
     def _take(self, event: Event, text: bytes | str) -> None:
         """Put the value of a JSON text into the event, or the text where the component asks for that."""
-        target = getattr(self.plan.direct, "target", None)
-        if getattr(target, "passthrough", False) and event.path == "/predict":
+        if self._passthrough and event.path == "/predict":
             event.body = text
             return
         limits = self.options.json_limits

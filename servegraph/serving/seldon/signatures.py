@@ -8,13 +8,16 @@ one of calling it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 from servegraph.errors import GraphError
 
 Invoke: TypeAlias = Callable[..., Any]
 """What a method is called through: takes everything there is to hand over, and hands on what the method takes."""
+
+_NO_META: Final = re.compile(r"got an unexpected keyword argument '(meta|routing)'$")
 
 
 def takes_rows(method: Callable[..., Any], name: str) -> Invoke:
@@ -27,6 +30,11 @@ def takes_rows(method: Callable[..., Any], name: str) -> Invoke:
     if signature is None:
         return _tried_rows(method)
     places, keywords, any_keyword = _parameters(signature)
+    if any_keyword and places >= _ANY_NUMBER and not keywords:
+        return _hidden(
+            lambda values, names, meta: method(values, names, meta=meta),
+            lambda values, names, meta: method(values, names),
+        )
     if places == 0 and "meta" not in keywords:
         raise GraphError(f"{name}() takes no argument: it is called with the values and the names of their columns")
     _refuse_required(signature, name, given=2, keywords=("meta",))
@@ -62,6 +70,11 @@ def takes_feedback(method: Callable[..., Any], name: str) -> Invoke:
     _refuse_required(signature, name, given=4, keywords=("routing",))
     if places < 4:
         raise GraphError(f"{name}() must take the values, their names, the reward and the truth")
+    if any_keyword and places >= _ANY_NUMBER and not keywords:
+        return _hidden(
+            lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing),
+            lambda values, names, reward, truth, routing: method(values, names, reward, truth),
+        )
     if "routing" in keywords or any_keyword:
         return lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing)
     return lambda values, names, reward, truth, routing: method(values, names, reward, truth)
@@ -81,6 +94,9 @@ def takes_little(method: Callable[..., Any], name: str) -> Invoke:
     return (lambda values: method(values)) if required else (lambda values: method())
 
 
+_ANY_NUMBER: Final = 100
+
+
 def _signature(method: Callable[..., Any]) -> inspect.Signature | None:
     """The signature, or ``None`` where there is none to look at, as for functions written in C."""
     try:
@@ -96,7 +112,7 @@ def _parameters(signature: inspect.Signature) -> tuple[int, set[str], bool]:
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             places += 1
         elif parameter.kind is parameter.VAR_POSITIONAL:
-            places += 100
+            places += _ANY_NUMBER
         elif parameter.kind is parameter.VAR_KEYWORD:
             any_keyword = True
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
@@ -132,15 +148,42 @@ def _refuse_required(signature: inspect.Signature, name: str, given: int, keywor
 def _tried_rows(method: Callable[..., Any]) -> Invoke:
     """A call of a function that tells no signature: with all there is, else with less.
 
-    A ``TypeError`` counts only when it comes from the call itself and not from inside the function.
+    A ``TypeError`` counts only when it comes from the call itself and not from Python code inside the function.
     """
+    ways: Sequence[Invoke] = (
+        lambda values, names, meta: method(values, names, meta=meta),
+        lambda values, names, meta: method(values, names),
+        lambda values, names, meta: method(values),
+    )
 
     def invoke(values: Any, names: Any, meta: Any) -> Any:
+        for way in ways[:-1]:
+            try:
+                return way(values, names, meta)
+            except TypeError as exc:
+                trace = exc.__traceback__
+                if trace is None or trace.tb_next is None or trace.tb_next.tb_next is not None:
+                    raise
+        return ways[-1](values, names, meta)
+
+    return invoke
+
+
+def _hidden(with_all: Invoke, with_less: Invoke) -> Invoke:
+    """A call of a function that takes anything, as decorators do, and hands it on to one that may take less.
+
+    Once that one has refused the keyword, the function is called without it.
+    """
+    way = with_all
+
+    def invoke(*arguments: Any) -> Any:
+        nonlocal way
         try:
-            return method(values, names, meta=meta)
+            return way(*arguments)
         except TypeError as exc:
-            if exc.__traceback__ is None or exc.__traceback__.tb_next is not None:
+            if way is with_less or _NO_META.search(str(exc)) is None:
                 raise
-        return method(values, names)
+        way = with_less
+        return way(*arguments)
 
     return invoke

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping
+from queue import SimpleQueue
 from typing import Any, Final
 
 from servegraph.errors import GraphError, ModelNotReadyError, RequestError
@@ -12,13 +12,14 @@ from servegraph.graph.context import GraphContext
 from servegraph.graph.events import Event
 from servegraph.graph.paths import compile_input_path, compile_result_path
 from servegraph.serving.seldon.answers import RawAnswer, Transport
-from servegraph.serving.seldon.component import Component, Operation, check_operation
+from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.flask_context import FlaskContext
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.locate import find_component, make_component
 from servegraph.serving.seldon.message import KINDS, Feedback, Message
+from servegraph.serving.seldon.methods import Operation, check_operation
 from servegraph.serving.seldon.parameters import typed_parameters
 from servegraph.serving.seldon.rest import feedback_answer_to_rest, message_from_rest, message_to_rest
 
@@ -88,7 +89,7 @@ class ComponentStep:
         self.result_path = result_path
         self._read = compile_input_path(input_path)
         self._write = compile_result_path(result_path)
-        self._gate: Any = _gate(threads)
+        self._gate = _gate(threads)
         if self.component.is_async:
             self.do_event = self._answer_async  # type: ignore[method-assign, assignment]
 
@@ -102,6 +103,10 @@ class ComponentStep:
         """The component itself."""
         return self.component.user_object
 
+    def gate_is_free(self) -> bool:
+        """Whether a call would start at once, and not wait for others to end."""
+        return self._gate.is_free()
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     def post_init(self, mode: str = "sync", **_: Any) -> None:
@@ -114,22 +119,30 @@ class ComponentStep:
     def do_event(self, event: Event) -> Event:
         """The event with the component's answer as its body."""
         outer = event.body
-        if self._read is not None:
-            event.body = self._read(outer)
-        op, source, transport = self._asked(event)
-        answer = self._call(event, op, source, transport)
-        result = self._written(event, op, answer, transport)
+        try:
+            if self._read is not None:
+                event.body = self._read(outer)
+            op, source, transport = self._asked(event)
+            answer = self._call(event, op, source, transport)
+            result = self._written(event, op, answer, transport)
+        except BaseException:
+            event.body = outer  # what handles the failure sees the event as it came
+            raise
         event.body = result if self._write is None else self._write(outer, result)
         return event
 
     async def _answer_async(self, event: Event) -> Event:
         outer = event.body
-        if self._read is not None:
-            event.body = self._read(outer)
-        op, source, transport = self._asked(event)
-        work = self.component.acall(op, source, transport)
-        answer = await (work if self.flask is None else self.flask.run_async(event, _hand_over, work))
-        result = self._written(event, op, answer, transport)
+        try:
+            if self._read is not None:
+                event.body = self._read(outer)
+            op, source, transport = self._asked(event)
+            work = self.component.acall(op, source, transport)
+            answer = await (work if self.flask is None else self.flask.run_async(event, _hand_over, work))
+            result = self._written(event, op, answer, transport)
+        except BaseException:
+            event.body = outer
+            raise
         event.body = result if self._write is None else self._write(outer, result)
         return event
 
@@ -189,13 +202,60 @@ async def _hand_over(work: Any) -> Any:
     return await work
 
 
-def _gate(threads: int) -> Any:
+class _Open:
+    """Lets any number of calls through."""
+
+    def __enter__(self) -> None:
+        """Go on."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing."""
+
+    def is_free(self) -> bool:
+        return True
+
+
+class _One(_Open):
+    """Lets one call through at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+    def is_free(self) -> bool:
+        return not self._lock.locked()
+
+
+class _Several(_Open):
+    """Lets some calls through at a time."""
+
+    def __init__(self, places: int) -> None:
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(places):
+            self._places.put(None)
+
+    def __enter__(self) -> None:
+        self._places.get()
+
+    def __exit__(self, *exc: object) -> None:
+        self._places.put(None)
+
+    def is_free(self) -> bool:
+        return not self._places.empty()
+
+
+def _gate(threads: int) -> _Open:
     """What a component's methods pass through, so that no more of them run at once than it can take."""
     if threads < 0:
         raise GraphError(f"threads must be 0 (any number) or more, not {threads}")
     if threads == 0:
-        return contextlib.nullcontext()
-    return threading.Lock() if threads == 1 else threading.Semaphore(threads)
+        return _Open()
+    return _One() if threads == 1 else _Several(threads)
 
 
 def message_of(answer: RawAnswer) -> Message:

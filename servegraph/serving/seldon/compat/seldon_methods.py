@@ -11,10 +11,11 @@ from typing import Any
 from servegraph import jsoncodec
 from servegraph.serving.seldon.answers import RawAnswer
 from servegraph.serving.seldon.compat import user_model as settings
-from servegraph.serving.seldon.component import Component, Operation
+from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
 from servegraph.serving.seldon.environment import read_environment
 from servegraph.serving.seldon.metadata import ModelMetadata
+from servegraph.serving.seldon.methods import Operation
 from servegraph.serving.seldon.rest import message_to_rest
 
 
