@@ -35,18 +35,17 @@ def takes_rows(method: Callable[..., Any], name: str) -> Invoke:
             lambda values, names, meta: method(values, names, meta=meta),
             lambda values, names, meta: method(values, names),
         )
-    if places == 0 and "meta" not in keywords:
+    if places == 0:
         raise GraphError(f"{name}() takes no argument: it is called with the values and the names of their columns")
     _refuse_required(signature, name, given=2, keywords=("meta",))
-    second_is_meta = _second_name(signature) == "meta"  # it gets the names, as it always did
+    wants_meta = ("meta" in keywords or any_keyword) and not _stands_within(signature, 2, "meta")
     if places == 1:
-        only = _only_place(signature)
         return (
             (lambda values, names, meta: method(values, meta=meta))
-            if ("meta" in keywords and only != "meta") or any_keyword
+            if wants_meta
             else (lambda values, names, meta: method(values))
         )
-    if ("meta" in keywords and not second_is_meta) or any_keyword:
+    if wants_meta:
         return lambda values, names, meta: method(values, names, meta=meta)
     return lambda values, names, meta: method(values, names)
 
@@ -75,7 +74,7 @@ def takes_feedback(method: Callable[..., Any], name: str) -> Invoke:
             lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing),
             lambda values, names, reward, truth, routing: method(values, names, reward, truth),
         )
-    if "routing" in keywords or any_keyword:
+    if ("routing" in keywords or any_keyword) and not _stands_within(signature, 4, "routing"):
         return lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing)
     return lambda values, names, reward, truth, routing: method(values, names, reward, truth)
 
@@ -125,13 +124,9 @@ def _by_place(signature: inspect.Signature) -> list[inspect.Parameter]:
     return [p for p in signature.parameters.values() if p.kind in kinds]
 
 
-def _second_name(signature: inspect.Signature) -> str | None:
-    placed = _by_place(signature)
-    return placed[1].name if len(placed) > 1 else None
-
-
-def _only_place(signature: inspect.Signature) -> str:
-    return _by_place(signature)[0].name
+def _stands_within(signature: inspect.Signature, places: int, name: str) -> bool:
+    """Whether a parameter of this name is among the first ones, which get what comes in those places."""
+    return any(p.name == name and p.kind is p.POSITIONAL_OR_KEYWORD for p in _by_place(signature)[:places])
 
 
 def _refuse_required(signature: inspect.Signature, name: str, given: int, keywords: tuple[str, ...] = ()) -> None:
