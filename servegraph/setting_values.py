@@ -37,6 +37,7 @@ OptionalPort = Annotated[int | None, Kind("a port number or off", minimum=0, max
 Size = Annotated[int, Kind("a size in bytes, such as 8MiB", minimum=1)]
 Seconds = Annotated[float, Kind("a number of seconds", minimum=0)]
 Positive = Annotated[float, Kind("a number of seconds", minimum=0, open_minimum=True)]
+OptionalText = str | None
 Milliseconds = Annotated[float, Kind("a number of milliseconds", minimum=0)]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[KMGT]B|[KMGT]iB?)?", re.IGNORECASE)
@@ -60,6 +61,8 @@ def coerce(value: Any, annotation: Any) -> Any:
         return _boolean(value)
     if get_origin(annotation) is tuple:
         return _texts(value)
+    if value is None and annotation == OptionalText:
+        return None
     if not isinstance(value, str) or not value:
         raise ValueError(f"{_shown(value)} is not a text")
     return value
@@ -74,7 +77,7 @@ def type_name(annotation: Any) -> str:
         return " | ".join(get_args(annotation))
     if get_origin(annotation) is tuple:
         return "a list of texts"
-    return {bool: "true | false", str: "a text"}[annotation]
+    return {bool: "true | false", str: "a text", OptionalText: "a text"}[annotation]
 
 
 def read_file(path: Path) -> Mapping[str, Any]:

@@ -193,6 +193,8 @@ class ServerSettings:
     """Restart the workers when a watched file changes; for development."""
     nan: Literal["null", "error"] = "null"
     """What NaN and infinity in an answer become: ``null``, or an error."""
+    state_store: str | None = None
+    """Where Seldon components keep their state: ``redis://host:port/db``, ``file:///folder``, ``on`` or ``off``."""
     limits: LimitSettings = field(default_factory=LimitSettings)
     """How much one request, one connection and one worker may take."""
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)

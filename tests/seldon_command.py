@@ -136,13 +136,18 @@ class Microservice:
         self._log.flush()
         return Path(f"/proc/self/fd/{self._log.fileno()}").read_text(errors="replace")
 
-    def wait_for(self, pattern: str) -> None:
-        """Wait until the log holds a pattern."""
+    def wait_for(self, pattern: str, times: int = 1) -> None:
+        """Wait until the log holds a pattern so many times."""
         end = time.monotonic() + START_S
-        while re.search(pattern, self.log()) is None:
+        while len(re.findall(pattern, self.log())) < times:
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < end, self.log()
             time.sleep(0.02)
+
+    def workers(self) -> list[int]:
+        """The processes of its workers, where it has any."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def ask(
         self,

@@ -37,7 +37,7 @@ def _default(row: SettingRow) -> str:
         return COMPUTED[row.name]
     value: Any = row.default
     if value is None:
-        return "`off`"
+        return "not set" if row.type == "a text" else "`off`"
     if "bytes" in row.type:
         return f"{value // 1024**2} MiB" if value % 1024**2 == 0 else f"{value // 1024} KiB"
     if isinstance(value, bool):

@@ -7,7 +7,8 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -49,6 +50,7 @@ class AsgiServer:
         self._server = uvicorn.Server(config)
         self._server.lifespan = config.lifespan_class(config)
         self._socket: socket.socket | None = None
+        self._late: set[asyncio.Task[Any]] = set()
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from a listening socket, which is this server's own from now on."""
@@ -68,10 +70,24 @@ class AsgiServer:
         """Take no more connections; requests on those that are open are still read."""
         if self._socket is None:
             return
-        for server in self._server.servers:
-            server.close()
+        with self._socket.dup() as still_open:  # the event loop closes its own at once
+            for server in self._server.servers:
+                server.close()
+            self._accept_waiting(still_open)
         self._socket.close()
         self._socket = None
+
+    def _accept_waiting(self, sock: socket.socket) -> None:
+        """Take the connections whose clients believe they are taken: closing the socket would reset them."""
+        loop = asyncio.get_running_loop()
+        config, state = self._server.config, self._server.server_state
+        protocol: Any = config.http_protocol_class
+        new = partial(protocol, config=config, server_state=state, app_state={})
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection, _ = sock.accept()
+                connection.setblocking(False)
+                self._late.add(loop.create_task(loop.connect_accepted_socket(new, connection)))
 
     async def finish(self, grace_s: float, others: Callable[[], int] = int) -> bool:
         """Wait for the requests in flight, and cut off those that take longer; whether none had to be.
@@ -84,6 +100,7 @@ class AsgiServer:
         deadline = loop.time() + grace_s
         # Requests that are on the wire already are read before idle connections are closed.
         await asyncio.sleep(min(_SETTLE_S, grace_s))
+        await asyncio.gather(*self._late, return_exceptions=True)
         state = self._server.server_state
         for connection in list(state.connections):
             connection.shutdown()

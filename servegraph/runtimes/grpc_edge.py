@@ -46,9 +46,11 @@ GrpcObserver: TypeAlias = Callable[[GrpcContext, str, float], None]
 _TICK_S: Final = 0.25
 _POLL_S: Final = 0.02
 _CUT_OFF_S: Final = 0.5
+_SETTLE_S: Final = 0.05
 _SPARE_THREADS: Final = 32
 """Threads beyond those that run methods: so many clients may be slow to send without holding up the others."""
-_STREAMS: Final = 100
+_STREAMS: Final = 2000
+"""Calls that one connection may have open: more than are taken at once, since calls that are over may still count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class GrpcEdge:
         self._reading: dict[ServicerContext, float] = {}
         self._running: dict[GrpcContext, None] = {}
         self._leftovers = Leftovers()
+        self._answers_may_leave = threading.Event()
+        self._answers_may_leave.set()
         self._open = 0
         self._lock = threading.Lock()
         self._server: Any = None
@@ -188,7 +192,7 @@ class GrpcEdge:
         if server is not None and self._ticking is not None:
             self.begin_drain()
             deadline = self._loop.time() + grace_s
-            stopped: threading.Event = server.stop(grace_s)
+            stopped = await self._close(server, grace_s)
             await self._until(lambda: not self.in_flight(), deadline)
             clean = not self.in_flight()
             for context in list(self._running):
@@ -202,6 +206,22 @@ class GrpcEdge:
         self._health.close()
         self._reflection.close()
         return clean
+
+    async def _close(self, server: Any, grace_s: float) -> threading.Event:
+        """Have grpcio take no more calls; the event is set when it has none.
+
+        From that moment on it cancels calls that are still on their way. So answers wait for a moment: a client that
+        waits for one sends no call, and is told to go elsewhere before it gets it.
+        """
+        pause = min(_SETTLE_S, grace_s / 4)
+        self._answers_may_leave.clear()
+        try:
+            await asyncio.sleep(pause)
+            stopped: threading.Event = server.stop(grace_s)
+            await asyncio.sleep(pause)
+        finally:
+            self._answers_may_leave.set()
+        return stopped
 
     async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
         while not condition() and self._loop.time() < deadline:
@@ -217,9 +237,10 @@ class GrpcEdge:
         return sum(context.deadline is not None and context.deadline < limit for context in list(self._running))
 
     async def _tick(self) -> None:
-        """Four times a second: tell of changed health, and end calls whose message does not come."""
+        """Four times a second: tell of changed health, end calls whose message does not come, forget what is over."""
         while True:
             self._health.refresh()
+            self._leftovers.sweep(self._open)
             limit = time.monotonic() - self._options.body_timeout_s
             for servicer, since in list(self._reading.items()):
                 if since < limit:
@@ -261,6 +282,7 @@ class GrpcEdge:
                 forget_frames(exc)
             self._leftovers.sweep(self._open)
             self._tell(context, "OK" if failure is None else failure.code, time.perf_counter() - start)
+            self._answers_may_leave.wait(_CUT_OFF_S)
             if failure is not None:
                 servicer.set_trailing_metadata((*context.trailing(), *failure.trailing()))
                 servicer.abort(self._grpc.StatusCode[failure.code], failure.details)

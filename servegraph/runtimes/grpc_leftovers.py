@@ -15,6 +15,8 @@ from typing import Final
 
 _MOST: Final = 25
 """Calls that may be left over before they are looked for, well below what one connection may have."""
+_FAR_TOO_MANY: Final = 500
+"""Calls that are looked for at once, however short ago that was done: busy connections leave many of them."""
 _PAUSE_S: Final = 0.05
 
 
@@ -32,11 +34,12 @@ class Leftovers:
 
     def sweep(self, still_open: int) -> None:
         """Collect the garbage if it holds many calls beside those that are still open."""
-        if len(self._alive) - still_open <= _MOST or not self._sweeping.acquire(blocking=False):
+        left = len(self._alive) - still_open
+        if left <= _MOST or not self._sweeping.acquire(blocking=False):
             return
         try:
             now = time.monotonic()
-            if now - self._swept > _PAUSE_S:
+            if now - self._swept > _PAUSE_S or left > _FAR_TOO_MANY:
                 gc.collect(1)  # all but what has been there for long
                 self._swept = now
         finally:

@@ -48,6 +48,7 @@ from servegraph.runtimes.server import GraphServer
 from servegraph.runtimes.worker_protocol import Edge, Receive, Scope, Send, WorkerInfo
 from servegraph.serving.dataplane import JSON, DataPlaneOptions, Reply
 from servegraph.serving.limits import JsonLimits, parse_json
+from servegraph.serving.seldon.state_store import STATE_STORE
 from servegraph.settings import ServerSettings
 
 logger = logging.getLogger("servegraph")
@@ -347,6 +348,7 @@ def make_application(
     context = function.new_context(worker_id=worker.slot if worker is not None else 0)
     deployment = serving_of(function, directory, worker.slot if worker is not None else 0)
     context.services[METRICS_REGISTRY] = registry
+    context.services[STATE_STORE] = settings.state_store or ""
     context.services.update(deployment.services if deployment is not None else {})
     context.services.update(services or {})
     context.load_timeout_s = settings.timeouts.load_s

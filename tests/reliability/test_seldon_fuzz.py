@@ -26,7 +26,7 @@ from servegraph.runtimes.seldon.grpc_methods import METHODS, graph_method
 
 SEED = 20_240
 MANY, FEW = 10_000, 500
-GROWTH_BYTES = 16 * 1024**2
+GROWTH_BYTES = 8 * 1024**2
 FITTING_STATUSES = {200, 204, 400, 404, 405, 408, 413, 414, 415, 431}
 FITTING_CODES = {"OK", "INVALID_ARGUMENT"}
 LARGEST_ANSWER = 1 << 27

@@ -19,7 +19,7 @@ from servegraph.runtimes.grpc_context import GrpcContext
 from servegraph.runtimes.grpc_edge import GrpcEdge
 from servegraph.runtimes.worker_protocol import Edge
 
-CALLS = 300
+CALLS = 2500
 """More than a connection may have in flight."""
 
 

@@ -154,6 +154,7 @@ def test_header_that_http_cannot_carry_refuses_its_record(server: Server) -> Non
 def test_credentials_reach_the_server_and_no_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level(logging.DEBUG),
+        caplog.at_level(logging.DEBUG, "httpx"),
         open_stream(f"http://us%40er:pass%2Fword@{server.where}/in?token=hush") as stream,
     ):
         stream.push([Record(1)])

@@ -22,6 +22,7 @@ from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.runtimes.supervisor import Supervisor
 from servegraph.serving.seldon.environment import SeldonEnvironment, read_environment
 from servegraph.serving.seldon.parameters import read_parameters
+from servegraph.serving.seldon.step_state import OFF
 from servegraph.settings import ServerSettings, load_settings
 
 logger = logging.getLogger("servegraph")
@@ -116,6 +117,7 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
         "grpc.threads": max(grpc_threads, threads),
         "max_requests": command.get("max_requests", environment.max_requests),
         "max_requests_jitter": command.get("max_requests_jitter", environment.max_requests_jitter),
+        "state_store": command.get("state_store", None),
         **annotations.settings(),
         **dict(_assignment(text) for text in command.options.get("assignments") or ()),
     }
@@ -181,15 +183,12 @@ def _log_level(command: MicroserviceCommand, environment: SeldonEnvironment) -> 
 
 
 def _state_store(command: MicroserviceCommand, environment: SeldonEnvironment) -> str:
+    """Where the state is kept when nobody says it; ``off`` for nowhere."""
     asked = command.get("persistence", environment.persistence)
     try:
-        keeps = bool(int(asked))
+        return environment.redis if int(asked) else OFF
     except ValueError:
         raise SettingsError(f"--persistence is a whole number, not {asked!r}") from None
-    if not keeps:
-        return ""
-    host = environment.redis_host
-    return str(command.get("state_store", f"redis://{host}:{environment.redis_port}"))
 
 
 def _assignment(text: str) -> tuple[str, str]:

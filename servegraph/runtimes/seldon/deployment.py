@@ -15,6 +15,7 @@ from servegraph.graph.flow import RouterGraph
 from servegraph.graph.steps import RouterStep, Step
 from servegraph.runtimes.function import ServingFunction, normalize_name
 from servegraph.runtimes.seldon.deployment_code import Code, CodeFinder
+from servegraph.runtimes.seldon.deployment_state import check_state_names, state_of
 from servegraph.serving.seldon.deployment import Deployment, PredictorSpec, UnitSpec
 from servegraph.serving.seldon.deployment_reading import parse_deployment, read_deployments
 from servegraph.serving.seldon.parameters import typed_parameters
@@ -64,6 +65,7 @@ def function_from_deployment(
     graph.name = "deployment"
     for predictor in deployment.predictors:
         step = RouterStep(PREDICTOR, {**arguments, **_shares(predictor)}, None, predictor.name)
+        check_state_names(predictor)
         step.add_route(predictor.graph.name, _unit_step(predictor.graph, predictor, deployment, finder))
         graph.add_route(predictor.name, step)
     finder.check_used()
@@ -132,6 +134,8 @@ def _options(unit: UnitSpec, code: Code, predictor: PredictorSpec, deployment: D
         options["image"] = unit.image
     if code.endpoint is not None:
         options["endpoint"] = code.endpoint
+    elif not unit.hard_coded and state_of(unit, predictor):
+        options["state_store"] = state_of(unit, predictor)
     if predictor.timeout_s is not None:
         options["timeout_s"] = predictor.timeout_s
     if unit.logger is not None:

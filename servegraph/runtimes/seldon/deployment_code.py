@@ -10,6 +10,7 @@ from typing import Any, Final
 from servegraph.errors import SpecError, closest
 from servegraph.graph.spec_text import read_yaml
 from servegraph.serving.seldon.deployment import CLASS, PredictorSpec, UnitSpec
+from servegraph.serving.seldon.environment import S2I_FILE, s2i_environment
 from servegraph.serving.seldon.servers.implementations import IMPLEMENTATIONS
 
 COMPONENTS_FILES: Final = ("components.yaml", "components.yml", "components.json")
@@ -22,7 +23,7 @@ class Code:
     """What answers for a node."""
 
     reference: Any = None
-    """Its class or object, or the name of one; see `component_class`."""
+    """Its class or object, or the name of one; see `find_component`."""
     endpoint: dict[str, Any] | None = None
     """Where it runs, when that is elsewhere."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class CodeFinder:
         given = self._named(_names_of(unit))
         if given is not None:
             return given
-        annotated = _annotated(unit, predictor)
+        annotated = annotation_of(unit, predictor, CLASS)
         if annotated:
             return _code_of(unit.name, annotated)
         if unit.packaged and unit.implementation in IMPLEMENTATIONS:
@@ -100,7 +101,7 @@ class CodeFinder:
         folder = self.folder / unit.name
         container = unit.container
         named = container.env.get("MODEL_NAME", "") if container is not None else ""
-        named = named or (_s2i_name(folder) if folder.is_dir() else "")
+        named = named or s2i_environment(folder / S2I_FILE).get("MODEL_NAME", "")
         if named:
             module, _, name = named.partition(".")
             for place in (unit.name, ""):
@@ -126,23 +127,13 @@ def _names_of(unit: UnitSpec) -> list[str]:
     return [unit.name, *(n for n in (image, without, without.rpartition("/")[2]) if n)]
 
 
-def _annotated(unit: UnitSpec, predictor: PredictorSpec) -> str:
+def annotation_of(unit: UnitSpec, predictor: PredictorSpec, name: str) -> str:
+    """What an annotation says of a node: with the node's name behind it, or in a pod that is the node's alone."""
     pod = unit.container.annotations if unit.container is not None else {}
-    key = f"{CLASS}.{unit.name}"
+    key = f"{name}.{unit.name}"
     own = pod.get(key) or predictor.annotations.get(key)
     alone = unit.container is not None and unit.container.alone
-    return own or (pod.get(CLASS, "") if alone else "") or ""
-
-
-def _s2i_name(folder: Path) -> str:
-    """``MODEL_NAME`` of a source folder."""
-    file = folder / ".s2i" / "environment"
-    if file.is_file():
-        for line in file.read_text("utf-8", "replace").splitlines():
-            name, equals, value = line.strip().partition("=")
-            if equals and name.strip() == "MODEL_NAME":
-                return value.strip().strip("'\"")
-    return ""
+    return own or (pod.get(name, "") if alone else "") or ""
 
 
 def _from_file(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from functools import partial
@@ -17,8 +16,8 @@ from servegraph.runtimes.seldon.metrics import MetricsPage, SeldonMetricSink, op
 from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.runtimes.worker_protocol import WorkerInfo
 from servegraph.serving.seldon.endpoint import ComponentEndpoint
-from servegraph.serving.seldon.persistence import Persistence
-from servegraph.serving.seldon.pickles import pickle_allowed, set_pickle_policy
+from servegraph.serving.seldon.locate import class_name
+from servegraph.serving.seldon.pickles import set_pickle_policy
 from servegraph.serving.seldon.state_store import state_key
 from servegraph.serving.seldon.step import METRIC_SINKS
 from servegraph.settings import ServerSettings
@@ -26,7 +25,6 @@ from servegraph.settings import ServerSettings
 logger = logging.getLogger("servegraph")
 
 FACTORY: Final = "servegraph.runtimes.seldon.microservice:build_microservice"
-_DEFAULT_PERIOD_S: Final = 60.0
 
 
 def build_microservice(target: Any, settings: ServerSettings, worker: WorkerInfo | None) -> LocalApplication:
@@ -50,11 +48,11 @@ def build_microservice(target: Any, settings: ServerSettings, worker: WorkerInfo
 
 def component_function(options: MicroserviceOptions) -> ServingFunction:
     """The function whose only step is the component."""
-    name = options.component.rpartition(".")[2].rpartition(":")[2]
+    name = class_name(options.component)
     function = new_function(name.lower().replace("_", "-"), kind="serving")
     graph = function.set_topology("flow", engine="async")
     graph.to(
-        "servegraph.runtimes.seldon.microservice.PersistentEndpoint",
+        "servegraph.runtimes.seldon.microservice.MicroserviceEndpoint",
         name=name,
         component=options.component,
         parameters=options.parameters,
@@ -69,47 +67,22 @@ def component_function(options: MicroserviceOptions) -> ServingFunction:
     return function
 
 
-class PersistentEndpoint(ComponentEndpoint):
-    """A component that serves, whose state is kept, and whose own service runs beside it.
-
-    Args:
-        state_store: where the state is kept; empty for nowhere.
-        **kwargs: arguments of `ComponentEndpoint`.
-    """
-
-    def __init__(self, *args: Any, state_store: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._state_store = state_store
-        self._persistence: Persistence | None = None
+class MicroserviceEndpoint(ComponentEndpoint):
+    """A component that is served alone, and whose own service runs beside it."""
 
     def post_init(self, mode: str = "sync", **kwargs: Any) -> None:
-        """Restore the component's state, load its model, and start its own service."""
-        if self._state_store:
-            self._restore()
+        """Make the component ready, and start its own service."""
         super().post_init(mode, **kwargs)
-        if self._persistence is not None:
-            self._persistence.start()
         service = getattr(self.user_object, "custom_service", None)
         if callable(service) and self.context.worker_id == 0:
             threading.Thread(
                 target=_serve_custom, args=(service, self.name), name="custom service", daemon=True
             ).start()
 
-    def _restore(self) -> None:
+    def state_key(self) -> str:
+        """What Seldon's runtime kept the component under."""
         unit = self.component.identity
-        key = state_key(unit.deployment_id, unit.predictor_id, unit.unit_id)
-        period = getattr(self.user_object, "push_frequency", _DEFAULT_PERIOD_S)
-        self._persistence = Persistence(
-            self.user_object, self._state_store, key, float(period), allow_pickle=pickle_allowed()
-        )
-        restored = self._persistence.restore()
-        if restored is not None:
-            self.replace_component(restored)
-
-    async def aclose(self) -> None:
-        """Save the state once more."""
-        if self._persistence is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._persistence.stop)
+        return state_key(unit.deployment_id, unit.predictor_id, unit.unit_id)
 
 
 def _serve_custom(service: Any, name: str) -> None:

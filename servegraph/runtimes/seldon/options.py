@@ -34,7 +34,7 @@ class MicroserviceOptions:
     flask: dict[str, bool] = field(default_factory=dict)
     """Fields of Flask's configuration, for components that use it."""
     state_store: str = ""
-    """Where the component's state is kept; empty for nowhere."""
+    """Where the component's state is kept; ``off`` for nowhere."""
     allow_pickle: bool | None = None
     """Whether pickled models and states may be loaded; ``None`` leaves it to the environment."""
     grpc_options: dict[str, Any] = field(default_factory=dict)

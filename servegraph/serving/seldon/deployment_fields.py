@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from servegraph.errors import SpecError, closest
 from servegraph.graph.spec_fields import at, misfit, shown
-
-_TRUE: Final = ("true", "yes", "on", "1")
-_FALSE: Final = ("false", "no", "off", "0")
+from servegraph.serving.seldon.parameters import truth_of
 
 
 class Section:
@@ -80,10 +78,10 @@ class Section:
         value = self.values.get(key)
         if isinstance(value, bool):
             return value
-        text = str(value if value is not None else "false").lower()
-        if text not in (*_TRUE, *_FALSE):
-            raise misfit(self.at(key), f"must be true or false, not {shown(value)}")
-        return text in _TRUE
+        try:
+            return truth_of(str(value if value is not None else "false"))
+        except ValueError:
+            raise misfit(self.at(key), f"must be true or false, not {shown(value)}") from None
 
     def texts(self, key: str) -> dict[str, str]:
         """An object of texts, such as annotations."""

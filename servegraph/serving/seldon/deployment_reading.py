@@ -26,10 +26,10 @@ from servegraph.serving.seldon.deployment import (
 )
 from servegraph.serving.seldon.deployment_checks import check_deployment
 from servegraph.serving.seldon.deployment_fields import Section
+from servegraph.serving.seldon.parameters import PARAMETER_TYPES
 
 KIND: Final = "SeldonDeployment"
 VERSIONS: Final = tuple(f"machinelearning.seldon.io/{v}" for v in ("v1", "v1alpha2", "v1alpha3"))
-PARAMETER_TYPES: Final = ("INT", "FLOAT", "DOUBLE", "STRING", "BOOL")
 _PROTOCOLS: Final = ("seldon", "tensorflow", "v2", "kfserving")
 _MAX_DEPTH: Final = 64
 

@@ -64,12 +64,12 @@ class SeldonEnvironment:
     grpc_workers: int = 1
     executor_enabled: bool = True
     """``SELDON_EXECUTOR_ENABLED``: whether feedback is counted here."""
-    redis_host: str = "localhost"
-    redis_port: int = 6379
+    redis: str = "redis://localhost:6379"
+    """``REDIS_SERVICE_HOST`` and ``REDIS_SERVICE_PORT``: the address of Redis."""
     model_name: str = ""
     service_type: str = ""
     api_type: str = ""
-    persistence: int = 0
+    persistence: bool = False
     flask: Mapping[str, bool] = field(default_factory=dict)
     """Fields of Flask's configuration (``FLASK_JSON_SORT_KEYS`` is ``JSON_SORT_KEYS``)."""
 
@@ -117,14 +117,36 @@ def read_environment(environ: Mapping[str, str] | None = None, folder: Path | No
         grpc_threads=_whole(env, "GRPC_THREADS", 1),
         grpc_workers=_whole(env, "GRPC_WORKERS", 1),
         executor_enabled=is_true(env.get("SELDON_EXECUTOR_ENABLED", "true")),
-        redis_host=env.get("REDIS_SERVICE_HOST") or "localhost",
-        redis_port=_whole(env, "REDIS_SERVICE_PORT", 6379),
+        redis=redis_address(env),
         model_name=env.get("MODEL_NAME", ""),
         service_type=env.get("SERVICE_TYPE", ""),
         api_type=env.get("API_TYPE", ""),
-        persistence=_whole(env, "PERSISTENCE", 0),
+        persistence=bool(_whole(env, "PERSISTENCE", 0)),
         flask={name.removeprefix("FLASK_"): is_true(env[name]) for name in _FLASK if name in env},
     )
+
+
+def redis_address(environ: Mapping[str, str] | None = None) -> str:
+    """The address of Redis that Seldon's variables give: those of a mapping, or of this process.
+
+    Raises:
+        SettingsError: the port is no number.
+    """
+    env = os.environ if environ is None else environ
+    return f"redis://{env.get('REDIS_SERVICE_HOST') or 'localhost'}:{_whole(env, 'REDIS_SERVICE_PORT', 6379)}"
+
+
+def kept_in(environ: Mapping[str, str]) -> str:
+    """What the variables of a container say of its state: ``on``, ``off``, an address, or nothing.
+
+    Raises:
+        SettingsError: ``PERSISTENCE`` or the port is no number.
+    """
+    if not environ.get("PERSISTENCE", "").strip():
+        return ""
+    if not _whole(environ, "PERSISTENCE", 0):
+        return "off"
+    return redis_address(environ) if environ.get("REDIS_SERVICE_HOST") else "on"
 
 
 def s2i_environment(file: Path) -> dict[str, str]:
@@ -145,7 +167,7 @@ def s2i_environment(file: Path) -> dict[str, str]:
         name, equals, value = line.partition("=")
         if not equals or not name.strip().isidentifier():
             raise SettingsError(f"{file}, line {number}: write NAME=VALUE, not {line[:80]!r}")
-        found[name.strip()] = value.strip()
+        found[name.strip()] = value.strip().strip("'\"")
     return found
 
 

@@ -1,17 +1,40 @@
-"""From a component's name to its class, as Seldon's command finds it."""
+"""From what names a component to the component: the one place where its class is found and made."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
+import inspect
+import re
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 from servegraph.errors import GraphError, closest
 from servegraph.importing import import_object
 from servegraph.serving.seldon.flask_context import add_flask_hint
 from servegraph.serving.seldon.names import install_names
-from servegraph.serving.seldon.servers.implementations import server_reference
+from servegraph.serving.seldon.servers.implementations import IMPLEMENTATIONS, server_class, server_reference
+
+RUNTIME_PARAMETERS: Final = ("push_frequency",)
+"""Parameters that are for the runtime, and for the class only where it takes them."""
+
+_importing = threading.RLock()
+
+
+def component_of(reference: Any, parameters: Mapping[str, Any], folder: str | Path | None = None) -> Any:
+    """The component that a class, an object or a name stands for, made with its parameters.
+
+    Raises:
+        GraphError: there is no such component, or it takes other parameters.
+        Exception: whatever its module or its constructor raises.
+    """
+    factory = find_component(reference, folder) if isinstance(reference, str) else reference
+    return make_component(factory, parameters)
 
 
 def find_component(name: str, folder: str | Path | None = None) -> Any:
@@ -19,45 +42,96 @@ def find_component(name: str, folder: str | Path | None = None) -> Any:
 
     Args:
         name: ``Name`` is the class of that name in the module of that name; ``package.module.Name`` and
-            ``package.module:Name`` are what they say; names of packaged servers are known too.
-        folder: where its module is looked for, after all other places; the working directory when not given.
+            ``package.module:Name`` are what they say; ``folder/File.py:Name`` is in that file, and ``folder/File.py``
+            the class of the file's name; names of packaged servers are known too.
+        folder: where modules are looked for, after all other places, and where files are; the working directory
+            when not given.
 
     Raises:
-        GraphError: there is no such module or class.
+        GraphError: there is no such module, file or class.
         Exception: whatever the module's own code raises.
     """
-    place = str(Path(folder or ".").absolute())
-    if place not in sys.path:
-        sys.path.append(place)
     install_names()
-    if ":" in name:
-        return import_object(name)
-    module_name, dot, class_name = name.rpartition(".")
+    if name in IMPLEMENTATIONS:
+        return server_class(name)
+    place, colon, attribute = name.partition(":")
+    if place.endswith(".py"):
+        file = Path(folder or ".", place).expanduser().resolve()
+        return _of_module(_module_of(file), attribute if colon else file.stem, name)
+    path = str(Path(folder or ".").absolute())
+    if path not in sys.path:
+        sys.path.append(path)
+    if colon:
+        return _with_hint(import_object, name)
+    module_name, dot, last = name.rpartition(".")
     if not dot:
-        module_name = class_name
+        module_name = last
     try:
-        module = importlib.import_module(module_name)
+        module = _with_hint(importlib.import_module, module_name)
     except ModuleNotFoundError as exc:
-        add_flask_hint(exc)
         if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
             raise
         packaged = server_reference(name)
         if packaged is not None:
             return import_object(packaged)
         raise GraphError(
-            f"there is no module {exc.name!r} for the component {name!r}, neither installed nor in {place}"
+            f"there is no module {exc.name!r} for the component {name!r}, neither installed nor in {path}"
         ) from exc
+    return _of_module(module, last, name)
+
+
+def _with_hint(importing: Any, name: str) -> Any:
+    try:
+        return importing(name)
     except ImportError as exc:
         add_flask_hint(exc)
         raise
-    try:
-        return getattr(module, class_name)
-    except AttributeError:
-        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
-        raise GraphError(f"module {module_name!r} has no {class_name!r}; {closest(class_name, classes)}") from None
 
 
-def make_component(factory: Any, parameters: dict[str, Any]) -> Any:
+def _of_module(module: ModuleType, name: str, reference: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
+            where = f"module {module.__name__!r}" if module.__file__ is None else f"{module.__file__}"
+            raise GraphError(f"component {reference!r}: {where} has no {name!r}; {closest(name, classes)}")
+        found = getattr(found, part)
+    return found
+
+
+def _module_of(file: Path) -> ModuleType:
+    """The module of a file, imported once under a name of its own: many components are called ``Model.py``."""
+    if not file.is_file():
+        raise GraphError(f"there is no file {str(file)!r}")
+    digest = hashlib.sha256(str(file).encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    name = f"servegraph_component_{re.sub(r'[^A-Za-z0-9_]', '_', file.stem)}_{digest}"
+    with _importing:
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise GraphError(f"{str(file)!r} is not a Python file (.py)")
+        if str(file.parent) not in sys.path:
+            sys.path.insert(0, str(file.parent))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException as exc:
+            sys.modules.pop(name, None)
+            if isinstance(exc, ImportError):
+                add_flask_hint(exc)
+            raise
+        return module
+
+
+def class_name(reference: str) -> str:
+    """The last part of a component's name: that of its class."""
+    place, colon, attribute = reference.partition(":")
+    return attribute if colon else Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+
+
+def make_component(factory: Any, parameters: Mapping[str, Any]) -> Any:
     """A component of a class with its parameters; an object that is no class is the component itself.
 
     Raises:
@@ -65,16 +139,30 @@ def make_component(factory: Any, parameters: dict[str, Any]) -> Any:
         Exception: whatever its constructor raises.
     """
     if not isinstance(factory, type) and not callable(factory):
-        if parameters:
+        given = [name for name in parameters if name not in RUNTIME_PARAMETERS]
+        if given:
             raise GraphError(f"{type(factory).__name__} is an object already: parameters are for a class")
         return factory
     if not isinstance(factory, type) and hasattr(factory, "predict"):
         return factory
     try:
-        return factory(**parameters)
+        return factory(**_taken(factory, parameters))
     except TypeError as exc:
         trace = exc.__traceback__
         if trace is not None and trace.tb_next is None:  # the call itself, not what the constructor does
             name = getattr(factory, "__name__", type(factory).__name__)
             raise GraphError(f"{name} cannot be made with parameters {', '.join(parameters) or 'none'}: {exc}") from exc
         raise
+
+
+def _taken(factory: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without those that are for the runtime alone."""
+    if not any(name in parameters for name in RUNTIME_PARAMETERS):
+        return dict(parameters)
+    try:
+        signature = inspect.signature(factory)
+    except (ValueError, TypeError):  # written in C: it says itself what it does not take
+        return dict(parameters)
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        return dict(parameters)
+    return {n: v for n, v in parameters.items() if n in signature.parameters or n not in RUNTIME_PARAMETERS}

@@ -40,6 +40,8 @@ _TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "BOOL": _truth,
 }
 
+PARAMETER_TYPES: Final = tuple(_TYPES)
+
 
 def typed_parameters(parameters: Any) -> dict[str, Any]:
     """The arguments for a component's class.

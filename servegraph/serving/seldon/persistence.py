@@ -55,9 +55,9 @@ class Persistence:
         self._store = open_store(store) if isinstance(store, str) else store
         self._kept = kept_state(component, self._store, key, allow_pickle=allow_pickle)
         self._component = component
-        period_s = _positive(period_s, "period_s")
+        period_s = positive_seconds(period_s, "period_s")
         sharing = self._kept is not None and self._kept.shared
-        self._period_s = min(period_s, _positive(sharing_period_s, "sharing_period_s")) if sharing else period_s
+        self._period_s = min(period_s, positive_seconds(sharing_period_s, "sharing_period_s")) if sharing else period_s
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -156,7 +156,12 @@ class Persistence:
             logger.error("state of %s: cannot %s it, will try again", name, what, exc_info=exc)
 
 
-def _positive(value: Any, name: str) -> float:
+def positive_seconds(value: Any, name: str) -> float:
+    """A time above 0.
+
+    Raises:
+        SettingsError: it is none; the message begins with the name.
+    """
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -17,6 +17,8 @@ from servegraph.streams.uri import redact, scheme_of
 Change: TypeAlias = Callable[[dict[str, bytes]], Mapping[str, bytes]]
 """Given the fields of a table, the fields to write. It may be called again when somebody else was quicker."""
 
+STATE_STORE: Final = "seldon.state_store"
+"""The service of a runtime that says where whoever runs it keeps the state of all steps; empty for nowhere."""
 SCHEMES: Final = ("memory", "file", "redis", "rediss", "unix")
 
 
@@ -114,20 +116,29 @@ def open_store(uri: str) -> StateStore:
         SettingsError: the address is of none of these forms.
         MissingExtraError: it is Redis's, and the client is not installed.
     """
-    scheme = scheme_of(uri)
+    scheme = check_address(uri)
     if scheme == "memory":
         return MemoryStore.of(uri)
     if scheme == "file":
         from servegraph.serving.seldon.state_file import FileStore
 
         return FileStore(uri)
-    if scheme in ("redis", "rediss", "unix"):
-        from servegraph.serving.seldon.state_redis import RedisStore
+    from servegraph.serving.seldon.state_redis import RedisStore
 
-        return RedisStore(uri)
-    shown = redact(uri)
+    return RedisStore(uri)
+
+
+def check_address(uri: str) -> str:
+    """The scheme of a store's address.
+
+    Raises:
+        SettingsError: it is none that `open_store` knows.
+    """
+    scheme = scheme_of(uri)
+    if scheme in SCHEMES:
+        return scheme
     raise SettingsError(
-        f"{shown!r} is no address of a state store; write redis://host:port/db, file:///folder or memory://name"
+        f"{redact(uri)!r} is no address of a state store; write redis://host:port/db, file:///folder or memory://name"
         + (f" ({closest(scheme, SCHEMES)})" if scheme else "")
     )
 

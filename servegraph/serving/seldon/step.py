@@ -17,11 +17,14 @@ from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.flask_context import FlaskContext
 from servegraph.serving.seldon.identity import UnitIdentity
-from servegraph.serving.seldon.locate import find_component, make_component
+from servegraph.serving.seldon.locate import component_of
 from servegraph.serving.seldon.message import KINDS, Feedback, Message
 from servegraph.serving.seldon.methods import Operation, check_operation
 from servegraph.serving.seldon.parameters import typed_parameters
+from servegraph.serving.seldon.persistence import Persistence
 from servegraph.serving.seldon.rest import feedback_answer_to_rest, message_from_rest, message_to_rest
+from servegraph.serving.seldon.state_store import state_key
+from servegraph.serving.seldon.step_state import restored
 
 METRIC_SINKS: Final = "seldon.metric_sinks"
 """The service of a runtime that gives the sink of a node's metrics, by its identity."""
@@ -38,8 +41,7 @@ class ComponentStep:
     Args:
         context: the graph's context; supplied by the server.
         name: the step's name; supplied by the server.
-        component: the class, its name (``MyModel``, ``package.module.MyModel``, ``module:MyModel``), the name of a
-            packaged server, or an object.
+        component: the class, an object, or a name; see `find_component`.
         parameters: for the class: a mapping, or Seldon's list of ``name``, ``value`` and ``type``.
         operation: what events ask for that name no operation in their path.
         unit: names of the node in metrics and metas, as `UnitIdentity` or a mapping of its fields.
@@ -48,6 +50,8 @@ class ComponentStep:
             number.
         folder: where its module is looked for; the working directory when not given.
         flask_config: fields of the configuration that ``flask.current_app`` shows.
+        state_store: where the component's state is kept: ``redis://host:port/db``, ``file:///folder``, ``on``,
+            ``off``; empty leaves it to the server.
         input_path: dotted path of the request in the event's body.
         result_path: dotted path in the body where the answer is written.
 
@@ -67,6 +71,7 @@ class ComponentStep:
         threads: int = 1,
         folder: str | None = None,
         flask_config: Mapping[str, Any] | None = None,
+        state_store: str = "",
         input_path: str | None = None,
         result_path: str | None = None,
     ) -> None:
@@ -74,8 +79,8 @@ class ComponentStep:
             raise GraphError("a Seldon component is needed: component=<class, name or object>")
         self.context = context if context is not None else GraphContext()
         identity = unit if isinstance(unit, UnitIdentity) else UnitIdentity(**dict(unit or {}))
-        factory = find_component(component, folder or self.context.workdir) if isinstance(component, str) else component
-        user_object = make_component(factory, typed_parameters(parameters))
+        self._parameters = typed_parameters(parameters)
+        user_object = component_of(component, self._parameters, folder or self.context.workdir)
         self.name = name or type(user_object).__name__
         self.operation: Operation = check_operation(operation)
         make_sink = self.context.services.get(METRIC_SINKS)
@@ -85,6 +90,8 @@ class ComponentStep:
         self.component = Component(user_object, identity, self._metrics)
         self.flask = FlaskContext.for_component(user_object, flask_config)
         self.ready = False
+        self._state_store = state_store
+        self._persistence: Persistence | None = None
         self.input_path = input_path
         self.result_path = result_path
         self._read = compile_input_path(input_path)
@@ -110,9 +117,25 @@ class ComponentStep:
     # -- life -------------------------------------------------------------------------------------------------------
 
     def post_init(self, mode: str = "sync", **_: Any) -> None:
-        """Have the component load its model; raises what its ``load`` raises."""
+        """Restore the component's state, and have it load its model; raises what its ``load`` raises."""
+        context = self.context
+        self._persistence = restored(self.user_object, self._state_store, context, self.state_key(), self._parameters)
+        if self._persistence is not None and self._persistence.component is not self.user_object:
+            self.replace_component(self._persistence.component)
         self.component.load()
         self.ready = True
+        if self._persistence is not None:
+            self._persistence.start()
+
+    def state_key(self) -> str:
+        """What the component's state is kept under; a step of no deployment has the names of its function."""
+        unit = self.component.identity
+        return state_key(unit.deployment_id or self.context.name, unit.predictor_id, unit.unit_id or self.name)
+
+    def close(self) -> None:
+        """Save the component's state once more."""
+        if self._persistence is not None:
+            self._persistence.stop()
 
     # -- events -----------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from servegraph.serving.seldon.tree import Node, NodeCall, Observe
 from servegraph.serving.seldon.tree_branches import Visit, branch_for
 from servegraph.serving.seldon.tree_metrics import node_observer
 from servegraph.serving.seldon.tree_trip import Trip
-from servegraph.serving.seldon.unit_code import component_class, component_function
+from servegraph.serving.seldon.unit_code import component_function
 from servegraph.serving.seldon.unit_options import UnitOptions
 
 _SLOTS: Final[Mapping[str, str]] = {
@@ -47,7 +47,7 @@ class SeldonUnit:
         context: the graph's context; supplied by the server.
         name: the step's name; supplied by the server.
         routes: the children in order; supplied by the server where the step is a router.
-        component: the code: a class or object, or its name; see `ComponentStep` and `component_class`.
+        component: the code: a class or object, or its name; see `find_component`.
         parameters: arguments of the class: a mapping, or Seldon's list of ``name``, ``value`` and ``type``.
         unit: the node's type and place; see `UnitOptions`.
 
@@ -103,9 +103,15 @@ class SeldonUnit:
             if not operations:
                 return {}
             raise GraphError(f"node {self.name!r} has no code: give component, an implementation or an endpoint")
-        code = component_class(code, self.context.workdir)
-        identity = options.identity(self.name)
-        self.step = ComponentStep(self.context, self.name, code, parameters, unit=identity, threads=options.threads)
+        self.step = ComponentStep(
+            self.context,
+            self.name,
+            code,
+            parameters,
+            unit=options.identity(self.name),
+            threads=options.threads,
+            state_store=options.state_store,
+        )
         found = {}
         for op in operations:
             # A method that is added takes the place that another has: a model with TRANSFORM_INPUT is no longer asked
@@ -139,6 +145,11 @@ class SeldonUnit:
         if self.step is not None:
             self.step.post_init()
         self.loaded = True
+
+    def close(self) -> None:
+        """Save the component's state once more."""
+        if self.step is not None:
+            self.step.close()
 
     async def aclose(self) -> None:
         """Close what belongs to the event loop."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from servegraph.errors import GraphError, closest
+from servegraph.errors import GraphError, SettingsError, closest
 from servegraph.serving.seldon.deployment import HARD_CODED, METHODS, TYPES, UNKNOWN_IMPLEMENTATION
 from servegraph.serving.seldon.identity import UnitIdentity
+from servegraph.serving.seldon.step_state import check_state_store
 
 CALLS_OF_TYPE: Final[Mapping[str, tuple[str, ...]]] = {
     "UNKNOWN_TYPE": (),
@@ -57,6 +58,9 @@ class UnitOptions:
     """Which payloads are logged: ``request``, ``response``."""
     log_url: str = ""
     """Where they are logged."""
+    state_store: str = ""
+    """Where the component's state is kept: an address, ``on`` (where the server keeps it, else Redis on this
+    machine), ``off``; empty leaves it to the server."""
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any] | UnitOptions | None) -> UnitOptions:
@@ -87,6 +91,10 @@ class UnitOptions:
         for kind in self.logged:
             if kind not in ("request", "response"):
                 raise GraphError(f"unit: logged has {kind!r}; valid: request, response")
+        try:
+            check_state_store(self.state_store)
+        except SettingsError as exc:
+            raise GraphError(f"unit: state_store: {exc.message}") from exc
 
     @property
     def hard_coded(self) -> bool:

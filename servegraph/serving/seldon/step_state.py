@@ -1,0 +1,78 @@
+"""The state of a component in the life of its step: where it is kept, under which key, and from when to when.
+
+A step restores before it loads, keeps saving while it serves, and saves once more when it is closed. It is the same
+for a component that is served alone and for a node of a tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from servegraph.errors import SettingsError
+from servegraph.graph.context import GraphContext
+from servegraph.serving.seldon.environment import redis_address
+from servegraph.serving.seldon.persistence import DEFAULT_PERIOD_S, Persistence, positive_seconds
+from servegraph.serving.seldon.pickles import pickle_allowed
+from servegraph.serving.seldon.state_kinds import Counting, Stateful
+from servegraph.serving.seldon.state_store import STATE_STORE, check_address
+from servegraph.settings import environment
+
+ENV_STORE: Final = "SERVEGRAPH_STATE_STORE"
+PERIOD: Final = "push_frequency"
+"""The parameter of a component, and else its attribute, that says after how many seconds it is saved again."""
+ON: Final = "on"
+OFF: Final = "off"
+
+
+def check_state_store(text: str) -> None:
+    """Raise `SettingsError` for what is neither ``on``, ``off``, nothing, nor an address of a store."""
+    if text not in ("", ON, OFF):
+        check_address(text)
+
+
+def place_of(asked: str, context: GraphContext) -> str:
+    """The address at which a step keeps its state; empty for nowhere.
+
+    Whoever runs the server has the last word on the address, since a deployment may name one that only its cluster
+    can reach; but what a deployment does not want kept is not kept.
+
+    Args:
+        asked: what the step says: an address, ``on``, ``off``, or nothing, which leaves it to the server.
+        context: where the server says what it wants.
+    """
+    if asked == OFF:
+        return ""
+    offered = context.services.get(STATE_STORE)
+    if offered is None:  # a runtime without settings of its own, such as the mock server
+        offered = environment().get(ENV_STORE, "")
+    place = str(offered or asked)
+    return {ON: redis_address(), OFF: ""}.get(place, place)
+
+
+def restored(
+    component: Any, asked: str, context: GraphContext, key: str, parameters: Mapping[str, Any]
+) -> Persistence | None:
+    """What keeps the component's state, with the state of before in it; ``None`` where none is kept.
+
+    Args:
+        component: the user's object.
+        asked: what the step says; see `place_of`.
+        context: the step's context.
+        key: what the state is kept under.
+        parameters: the component's arguments.
+
+    Raises:
+        SettingsError: the address or the period makes no sense.
+    """
+    place = place_of(asked, context)
+    if not place or (not asked and not isinstance(component, (Counting, Stateful))):
+        return None  # most components learn nothing, and nobody has said that this one does
+    period = parameters.get(PERIOD, getattr(component, PERIOD, DEFAULT_PERIOD_S))
+    try:
+        seconds = positive_seconds(period, PERIOD)
+        persistence = Persistence(component, place, key, seconds, allow_pickle=pickle_allowed())
+    except SettingsError as exc:
+        raise SettingsError(f"state of {key}: {exc.message}") from exc
+    persistence.restore()
+    return persistence

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from servegraph.runtimes.asgi_server import AsgiServer
+from servegraph.runtimes.worker_protocol import Receive, Scope, Send
+from servegraph.settings import LimitSettings
+
+REQUEST = b"GET /somewhere HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def test_server_that_stops_accepting_answers_connections_that_waited_to_be_accepted() -> None:
+    async def run() -> list[bytes]:
+        server = AsgiServer(hello, LimitSettings())
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            await server.listen(listening)
+            address = listening.getsockname()
+            # The kernel takes them while the event loop does not come to it.
+            clients = [socket.create_connection(address, timeout=20) for _ in range(5)]
+            for client in clients:
+                client.sendall(REQUEST)
+            server.stop_accepting()
+        assert await server.finish(20)
+        answers = []
+        for client in clients:
+            with client:
+                answers.append(await asyncio.to_thread(client.recv, 1 << 16))
+        return answers
+
+    answers = asyncio.run(run())
+    assert len(answers) == 5
+    assert all(answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"hello") for answer in answers)
