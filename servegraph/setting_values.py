@@ -61,8 +61,8 @@ def coerce(value: Any, annotation: Any) -> Any:
         return _boolean(value)
     if get_origin(annotation) is tuple:
         return _texts(value)
-    if value is None and annotation == OptionalText:
-        return None
+    if annotation == OptionalText and (value is None or isinstance(value, bool)):
+        return None if value is None else "on" if value else "off"  # YAML's words for them
     if not isinstance(value, str) or not value:
         raise ValueError(f"{_shown(value)} is not a text")
     return value

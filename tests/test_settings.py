@@ -193,3 +193,14 @@ def test_load_settings_with_any_text_is_read_or_refused(name: str, text: str) ->
         settings = None
         message = str(exc)
     assert name in message if settings is None else ServerSettings.from_dict(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("on", "on"), ("off", "off"), ("'on'", "on"), ("", None), ("x://y", "x://y")]
+)
+def test_on_and_off_of_a_yaml_file_are_words_where_a_text_is_wanted(
+    tmp_path: Path, text: str, value: str | None
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"state_store: {text}\n")
+    assert load_settings(file=file, environ={}).state_store == value

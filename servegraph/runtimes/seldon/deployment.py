@@ -59,13 +59,13 @@ def function_from_deployment(
     """The function of a deployment; see `function_from_text`."""
     if not isinstance(deployment, Deployment):
         deployment = parse_deployment(deployment)
+    check_state_names(deployment)
     finder = CodeFinder(Path(folder), components)
     arguments = {"deployment": deployment.name, "namespace": deployment.namespace}
     graph = RouterGraph(ROUTER, dict(arguments), None, "")
     graph.name = "deployment"
     for predictor in deployment.predictors:
         step = RouterStep(PREDICTOR, {**arguments, **_shares(predictor)}, None, predictor.name)
-        check_state_names(predictor)
         step.add_route(predictor.graph.name, _unit_step(predictor.graph, predictor, deployment, finder))
         graph.add_route(predictor.name, step)
     finder.check_used()

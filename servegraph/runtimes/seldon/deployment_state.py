@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from servegraph.errors import SettingsError, SpecError, closest
 from servegraph.runtimes.seldon.deployment_code import annotation_of
-from servegraph.serving.seldon.deployment import PredictorSpec, UnitSpec
+from servegraph.serving.seldon.deployment import Deployment, PredictorSpec, UnitSpec
 from servegraph.serving.seldon.environment import kept_in
-from servegraph.serving.seldon.step_state import check_state_store
+from servegraph.serving.seldon.step_state import state_place
 
 STATE: Final = "servegraph.io/state-store"
 """The annotation that says where state is kept, and with ``.NODE`` behind it that of one node."""
@@ -27,8 +28,7 @@ def state_of(unit: UnitSpec, predictor: PredictorSpec) -> str:
     place = f"annotation {STATE}"
     try:
         if annotated:
-            check_state_store(annotated)
-            return annotated
+            return state_place(annotated)
         if unit.container is not None:
             place = f"container {unit.container.name!r}"
             return kept_in(unit.container.env)
@@ -37,10 +37,27 @@ def state_of(unit: UnitSpec, predictor: PredictorSpec) -> str:
     return ""
 
 
-def check_state_names(predictor: PredictorSpec) -> None:
-    """Raise `SpecError` for an annotation that names a node that is not in the graph."""
-    names = [unit.name for unit in predictor.graph.walk()]
-    for key in predictor.annotations:
-        name = key.removeprefix(f"{STATE}.")
-        if name != key and name not in names:
-            raise SpecError(f"{predictor.path}: annotation {key}: there is no node {name!r}; {closest(name, names)}")
+def check_state_names(deployment: Deployment) -> None:
+    """Raise `SpecError` for an annotation that names a node that is not there.
+
+    One of the deployment, which all predictors have, may name a node of any of them.
+    """
+    predictors = deployment.predictors
+    names = {p.name: [unit.name for unit in p.graph.walk()] for p in predictors}
+    everywhere = set.intersection(*(set(p.annotations) for p in predictors))
+    for predictor in predictors:
+        own = names[predictor.name]
+        every = [name for found in names.values() for name in found]
+        for key in _annotations(predictor):
+            name = key.removeprefix(f"{STATE}.")
+            valid = every if key in everywhere else own
+            if name != key and name not in valid:
+                raise SpecError(f"{predictor.path}: annotation {key}: there is no node {name!r}; {closest(name, own)}")
+
+
+def _annotations(predictor: PredictorSpec) -> Iterator[str]:
+    """The names of its annotations, and of those of its pods."""
+    yield from predictor.annotations
+    for unit in predictor.graph.walk():
+        if unit.container is not None:
+            yield from unit.container.annotations

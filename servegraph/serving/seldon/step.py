@@ -71,7 +71,7 @@ class ComponentStep:
         threads: int = 1,
         folder: str | None = None,
         flask_config: Mapping[str, Any] | None = None,
-        state_store: str = "",
+        state_store: str | bool = "",
         input_path: str | None = None,
         result_path: str | None = None,
     ) -> None:

@@ -23,35 +23,49 @@ PERIOD: Final = "push_frequency"
 """The parameter of a component, and else its attribute, that says after how many seconds it is saved again."""
 ON: Final = "on"
 OFF: Final = "off"
+_WORDS: Final = {"on": ON, "off": OFF, "true": ON, "false": OFF}
+"""``on`` and ``off`` in capitals too, and as what YAML makes of them where they stand without quotes."""
 
 
-def check_state_store(text: str) -> None:
-    """Raise `SettingsError` for what is neither ``on``, ``off``, nothing, nor an address of a store."""
-    if text not in ("", ON, OFF):
-        check_address(text)
+def state_place(given: str | bool) -> str:
+    """What is written where a state store is named: an address, ``on``, ``off``, or nothing.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    text = str(given)
+    place = _WORDS.get(text.lower(), text)
+    if place not in ("", ON, OFF):
+        check_address(place)
+    return place
 
 
-def place_of(asked: str, context: GraphContext) -> str:
+def place_of(asked: str | bool, context: GraphContext) -> str:
     """The address at which a step keeps its state; empty for nowhere.
 
     Whoever runs the server has the last word on the address, since a deployment may name one that only its cluster
     can reach; but what a deployment does not want kept is not kept.
 
     Args:
-        asked: what the step says: an address, ``on``, ``off``, or nothing, which leaves it to the server.
+        asked: what the step says; see `state_place`. Nothing leaves it to the server.
         context: where the server says what it wants.
+
+    Raises:
+        SettingsError: one of them is no place.
     """
-    if asked == OFF:
-        return ""
     offered = context.services.get(STATE_STORE)
     if offered is None:  # a runtime without settings of its own, such as the mock server
         offered = environment().get(ENV_STORE, "")
-    place = str(offered or asked)
-    return {ON: redis_address(), OFF: ""}.get(place, place)
+    theirs, own = state_place(offered), state_place(asked)
+    if OFF in (theirs, own):
+        return ""
+    place = own if theirs == ON else theirs  # that states are kept says not where
+    place = place or own or theirs
+    return redis_address() if place == ON else place
 
 
 def restored(
-    component: Any, asked: str, context: GraphContext, key: str, parameters: Mapping[str, Any]
+    component: Any, asked: str | bool, context: GraphContext, key: str, parameters: Mapping[str, Any]
 ) -> Persistence | None:
     """What keeps the component's state, with the state of before in it; ``None`` where none is kept.
 
@@ -65,11 +79,11 @@ def restored(
     Raises:
         SettingsError: the address or the period makes no sense.
     """
-    place = place_of(asked, context)
-    if not place or (not asked and not isinstance(component, (Counting, Stateful))):
-        return None  # most components learn nothing, and nobody has said that this one does
-    period = parameters.get(PERIOD, getattr(component, PERIOD, DEFAULT_PERIOD_S))
     try:
+        place = place_of(asked, context)
+        if not place or (not asked and not isinstance(component, (Counting, Stateful))):
+            return None  # most components learn nothing, and nobody has said that this one does
+        period = parameters.get(PERIOD, getattr(component, PERIOD, DEFAULT_PERIOD_S))
         seconds = positive_seconds(period, PERIOD)
         persistence = Persistence(component, place, key, seconds, allow_pickle=pickle_allowed())
     except SettingsError as exc:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from servegraph.errors import GraphError, SettingsError, closest
 from servegraph.serving.seldon.deployment import HARD_CODED, METHODS, TYPES, UNKNOWN_IMPLEMENTATION
 from servegraph.serving.seldon.identity import UnitIdentity
-from servegraph.serving.seldon.step_state import check_state_store
+from servegraph.serving.seldon.step_state import state_place
 
 CALLS_OF_TYPE: Final[Mapping[str, tuple[str, ...]]] = {
     "UNKNOWN_TYPE": (),
@@ -58,7 +58,7 @@ class UnitOptions:
     """Which payloads are logged: ``request``, ``response``."""
     log_url: str = ""
     """Where they are logged."""
-    state_store: str = ""
+    state_store: str | bool = ""
     """Where the component's state is kept: an address, ``on`` (where the server keeps it, else Redis on this
     machine), ``off``; empty leaves it to the server."""
 
@@ -92,7 +92,7 @@ class UnitOptions:
             if kind not in ("request", "response"):
                 raise GraphError(f"unit: logged has {kind!r}; valid: request, response")
         try:
-            check_state_store(self.state_store)
+            state_place(self.state_store)
         except SettingsError as exc:
             raise GraphError(f"unit: state_store: {exc.message}") from exc
 
