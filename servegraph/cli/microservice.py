@@ -7,13 +7,20 @@ deployments that call it need no change. What they mean is decided in ``runtimes
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from servegraph.cli.target import show_traceback
 from servegraph.errors import ServegraphError
-from servegraph.runtimes.seldon.command import SERVICE_TYPES, MicroserviceCommand, serve_component
+from servegraph.runtimes.seldon.command import (
+    SERVICE_TYPES,
+    MicroserviceCommand,
+    UnknownArgumentsError,
+    serve_component,
+)
+
+_UNKNOWN: Final = 255
 
 
 class _Command(click.Command):
@@ -21,10 +28,11 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
-        unknown = [a for a in ctx.params.get("api", ()) if a.startswith("-")]
+        words = (ctx.params.get("interface_name") or "", *ctx.params.get("api", ()))
+        unknown = [word for word in words if word.startswith("-")]
         if unknown:
             click.echo(f"unknown arguments: {' '.join(unknown)}; see --help", err=True)
-            ctx.exit(255)
+            ctx.exit(_UNKNOWN)
         return rest
 
 
@@ -43,7 +51,12 @@ _INTEGER = click.INT
     "--service-type", type=click.Choice(SERVICE_TYPES), help="Kind of the component; all of its methods are served."
 )
 @click.option(
-    "--persistence", is_flag=False, flag_value="1", metavar="[N]", help="Keep the state of the component (1)."
+    "--persistence",
+    type=_INTEGER,
+    is_flag=False,
+    flag_value="1",
+    metavar="[N]",
+    help="Keep the state of the component (1).",
 )
 @click.option("--parameters", help="JSON list of name, value and type, for the component's class.")
 @click.option("--log-level", help="DEBUG, INFO, WARNING or ERROR.  [default: INFO]")
@@ -54,7 +67,14 @@ _INTEGER = click.INT
     metavar="[X]",
     help="Log at level DEBUG; show tracebacks in the log of every failed request.",
 )
-@click.option("--tracing", is_flag=False, flag_value="1", metavar="[N]", help="Accepted; see the migration page.")
+@click.option(
+    "--tracing",
+    type=_INTEGER,
+    is_flag=False,
+    flag_value="1",
+    metavar="[N]",
+    help="Accepted; see the migration page.",
+)
 @click.option("--workers", type=_INTEGER, help="Worker processes, each with its own component.  [default: 1]")
 @click.option("--threads", type=_INTEGER, help="How many of the component's methods may run at once.  [default: 1]")
 @click.option(
@@ -87,6 +107,9 @@ def command(interface_name: str | None, api: tuple[str, ...], **options: Any) ->
     """  # noqa: D301 - click's mark for lines that stay as they are
     try:
         code = serve_component(MicroserviceCommand(interface_name or "", api, options))
+    except UnknownArgumentsError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        code = _UNKNOWN
     except ServegraphError as exc:
         raise click.ClickException(str(exc)) from exc
     except Exception as exc:  # noqa: BLE001 - the component's own module, constructor or load

@@ -49,6 +49,8 @@ _CUT_OFF_S: Final = 0.5
 _SETTLE_S: Final = 0.05
 _SPARE_THREADS: Final = 32
 """Threads beyond those that run methods: so many clients may be slow to send without holding up the others."""
+_MOST_BYTES: Final = 2**31 - 1
+"""The largest message that grpcio can be told of, and that protobuf has."""
 _STREAMS: Final = 2000
 """Calls that one connection may have open: more than are taken at once, since calls that are over may still count."""
 
@@ -92,7 +94,7 @@ class GrpcOptions:
         """What grpcio's server is given."""
         return [
             ("grpc.so_reuseport", 1),
-            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_receive_message_length", min(self.max_message_bytes, _MOST_BYTES)),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", _STREAMS),
             ("grpc.keepalive_time_ms", int(self.keepalive_s * 1000)),

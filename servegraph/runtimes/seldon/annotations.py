@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ logger = logging.getLogger("servegraph")
 ANNOTATIONS: Final = Path("/etc/podinfo/annotations")
 _MESSAGE_SIZE: Final = "seldon.io/grpc-max-message-size"
 _REST_TIMEOUT: Final = "seldon.io/rest-timeout"
+_WHOLE: Final = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,11 @@ class PodAnnotations:
 def pod_annotations(file: Path = ANNOTATIONS) -> PodAnnotations:
     """What the annotations say; what cannot be read is logged, as it says nothing about whether the model works."""
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8", errors="replace")
     except OSError:
         return PodAnnotations()
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         name, equals, value = line.partition("=")
         value = value.strip()
         if not equals or len(value) < 2:
@@ -55,7 +57,7 @@ def _number(found: dict[str, str], name: str) -> int | None:
     text = found.get(name)
     if text is None:
         return None
-    if not text.isdigit() or not int(text):
+    if not _WHOLE.fullmatch(text) or not int(text):
         logger.warning("the annotation %s must be a whole number above 0, not %r: it is left out", name, text)
         return None
     return int(text)

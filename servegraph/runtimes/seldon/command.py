@@ -8,9 +8,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from servegraph.errors import SettingsError, closest
@@ -42,6 +44,10 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 """Settings that differ from those of other servers: Seldon's runtime had no limits, and deployments count on it."""
 
 
+class UnknownArgumentsError(SettingsError):
+    """The command line has words that mean nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class MicroserviceCommand:
     """One command line."""
@@ -62,6 +68,7 @@ def serve_component(command: MicroserviceCommand) -> int:
     """Serve until told to stop; the exit code.
 
     Raises:
+        UnknownArgumentsError: there are words behind the component's name that mean nothing.
         SettingsError: something in the command line or the environment is wrong.
         Exception: what the component's own code raises while it is made.
     """
@@ -79,6 +86,7 @@ def serve_component(command: MicroserviceCommand) -> int:
         _write_pid(Path(pidfile))
     target = options.to_dict()
     if settings.workers == 1 and not settings.max_requests:
+        signal.signal(signal.SIGHUP, _keep_on)
         return run_alone(settings, FACTORY, target, listeners, listen_when_ready=True)
     return Supervisor(settings, FACTORY, target, listeners=listeners, listen_when_ready=True).run()
 
@@ -87,6 +95,7 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
     """What is served, and how.
 
     Raises:
+        UnknownArgumentsError: there are words behind the component's name that mean nothing.
         SettingsError: an option or a variable has a value that it cannot have.
     """
     component = command.interface_name or environment.model_name
@@ -150,7 +159,7 @@ def _api(words: tuple[str, ...]) -> str:
     if not words:
         return ""
     if len(words) > 1 or words[0].upper() not in _APIS:
-        raise SettingsError(
+        raise UnknownArgumentsError(
             f"unexpected {' '.join(words)!r}: behind the component's name there is nothing, or REST or GRPC as in old "
             "command lines"
         )
@@ -175,20 +184,14 @@ def _ports(command: MicroserviceCommand, environment: SeldonEnvironment, api: st
 
 def _log_level(command: MicroserviceCommand, environment: SeldonEnvironment) -> str:
     name = environment.log_level or command.get("log_level", "INFO")
-    if command.get("debug", environment.debug):
-        name = "DEBUG"
     if name.upper() not in _LEVELS:
         raise SettingsError(f"log level {name!r}: {closest(name.upper(), _LEVELS)}")
-    return str(name).lower()
+    return "debug" if command.get("debug", environment.debug) else str(name).lower()
 
 
 def _state_store(command: MicroserviceCommand, environment: SeldonEnvironment) -> str:
     """Where the state is kept when nobody says it; ``off`` for nowhere."""
-    asked = command.get("persistence", environment.persistence)
-    try:
-        return environment.redis if int(asked) else OFF
-    except ValueError:
-        raise SettingsError(f"--persistence is a whole number, not {asked!r}") from None
+    return environment.redis if command.get("persistence", environment.persistence) else OFF
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -202,6 +205,13 @@ def _tell(command: MicroserviceCommand, environment: SeldonEnvironment) -> None:
     """Say what was asked for and is not done."""
     if command.get("tracing", environment.tracing):
         logger.warning("tracing is asked for, and this server has none: requests are not traced")
+    if environment.api_type and environment.api_type.upper() not in _APIS:
+        logger.warning("there is no API_TYPE %r; REST and gRPC are served", environment.api_type)
+
+
+def _keep_on(number: int, frame: FrameType | None) -> None:
+    """What SIGHUP does where it cannot replace a worker: by itself it would end the process, and requests with it."""
+    logger.warning("SIGHUP: there is one process alone, and nothing to replace it with; --workers 2 can be replaced")
 
 
 def _write_pid(file: Path) -> None:
