@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
 from raw_http import Answer
 
 COMMAND = [sys.executable, "-m", "servegraph.cli.main", "microservice"]
@@ -68,6 +69,7 @@ class Microservice:
         options: further options of the command.
         code: text of the module ``component``, written into the folder.
         environment: further variables.
+        shell: the command as a Dockerfile has it, run by a shell; the ports are told by Seldon's variables then.
     """
 
     def __init__(
@@ -77,20 +79,32 @@ class Microservice:
         *options: str,
         code: str = "",
         environment: Mapping[str, str] | None = None,
+        shell: str = "",
     ) -> None:
         if code:
             (folder / f"{component.partition('.')[0]}.py").write_text(code)
         self.port, self.grpc_port, self.metrics_port = free_ports(3)
         ports = ["--http-port", self.port, "--grpc-port", self.grpc_port, "--metrics-port", self.metrics_port]
+        command = [*COMMAND, component, "--host", "127.0.0.1", *map(str, ports), *options]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in __exit__
         self.process = subprocess.Popen(
-            [*COMMAND, component, "--host", "127.0.0.1", *map(str, ports), *options],
+            ["/bin/sh", "-c", shell] if shell else command,
             cwd=folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(self._image_variables() if shell else {}), **(environment or {})},
             text=True,
         )
+
+    def _image_variables(self) -> dict[str, str]:
+        """What an operator and an image would set: the ports, and where the command is."""
+        return {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PREDICTIVE_UNIT_SERVICE_PORT": str(self.port),
+            "PREDICTIVE_UNIT_HTTP_SERVICE_PORT": str(self.port),
+            "PREDICTIVE_UNIT_GRPC_SERVICE_PORT": str(self.grpc_port),
+            "PREDICTIVE_UNIT_METRICS_SERVICE_PORT": str(self.metrics_port),
+        }
 
     def __enter__(self) -> Microservice:
         try:
@@ -165,6 +179,33 @@ class Microservice:
             connection.request(method or ("GET" if body is None else "POST"), path, raw, fields)
             with connection.getresponse() as answer:
                 return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+
+    def predict(self, body: Any, path: str = "/predict") -> Any:
+        """The JSON of an answer that must be 200."""
+        answer = self.ask(path, body)
+        assert answer.status == 200, answer
+        return json.loads(answer.body)
+
+    def metrics(self, path: str = "/metrics") -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+        """The samples on the metrics port: by name, then by labels."""
+        answer = self.ask(path, port=self.metrics_port)
+        assert answer.status == 200, answer
+        found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+        for family in text_string_to_metric_families(answer.body.decode()):
+            for sample in family.samples:
+                found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+        return found
+
+    def total(self, name: str) -> float:
+        """The sum of a metric over all of its labels; 0 while there is none."""
+        return sum(self.metrics().get(name, {}).values())
+
+    def channel(self) -> Any:
+        """A gRPC channel with connections of its own."""
+        import grpc
+
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+        return grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options=options)
 
     def connect(self, port: int = 0) -> socket.socket:
         """A connection, for requests written by hand."""

@@ -197,7 +197,7 @@ def test_words_behind_the_name_that_mean_nothing_are_told(api: tuple[str, ...]) 
 @pytest.mark.parametrize("option", ["http_port", "grpc_port", "metrics_port"])
 def test_port_that_cannot_be_is_told(option: str) -> None:
     with pytest.raises(SettingsError, match=f"{option}: 65536 is out of range"):
-        resolved("Model", **{option: 65536})
+        resolved("Model", variables=None, **{option: 65536})
 
 
 # -- workers and threads -----------------------------------------------------------------------------------------------
