@@ -88,11 +88,15 @@ def encoded(answer: Any) -> bytes:
     Raises:
         SeldonMicroserviceException: it is none that the protocol has.
     """
+    from google.protobuf.message import Message as ProtobufMessage
+
     from servegraph.serving.seldon import wire
 
     if isinstance(answer, Message):
         return wire.message_to_wire(answer)
     value = answer.value if isinstance(answer, RawAnswer) else answer
+    if not isinstance(value, ProtobufMessage):
+        raise SeldonMicroserviceException(f"the answer has to be a SeldonMessage, not {type(value).__name__}", 500)
     data: bytes = value.SerializeToString()
     return data
 
