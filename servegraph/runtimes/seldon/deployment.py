@@ -132,6 +132,8 @@ def _options(unit: UnitSpec, code: Code, predictor: PredictorSpec, deployment: D
         options["implementation"] = unit.implementation
     if unit.image:
         options["image"] = unit.image
+    if unit.container is not None and unit.container.env.get("MODEL_METADATA"):
+        options["metadata"] = unit.container.env["MODEL_METADATA"]
     if code.endpoint is not None:
         options["endpoint"] = code.endpoint
     elif not unit.hard_coded and state_of(unit, predictor):

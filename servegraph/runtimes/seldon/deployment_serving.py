@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 ROUTER: Final = "servegraph.serving.seldon.deployment_router.SeldonDeploymentRouter"
 """The class at the root of a deployment's graph."""
-METHODS: Final[Mapping[str, str]] = {"Predict": "/predict", "SendFeedback": "/send-feedback"}
-"""For each method of ``seldon.protos.Seldon`` what its events ask for."""
 
 
 class DeploymentServing:
@@ -51,9 +48,16 @@ class DeploymentServing:
             return
         from servegraph.runtimes.grpc_edge import GrpcEdge, GrpcOptions
         from servegraph.runtimes.seldon.grpc_methods import graph_method
+        from servegraph.serving.seldon.deployment_pages import GRAPH_METADATA, MODEL_METADATA
         from servegraph.serving.seldon.proto import prediction_pb2  # noqa: F401 - reflection shows its messages
 
-        methods = {f"/seldon.protos.Seldon/{name}": graph_method(application, path) for name, path in METHODS.items()}
+        paths = {
+            "Predict": "/predict",
+            "SendFeedback": "/send-feedback",
+            "ModelMetadata": MODEL_METADATA,
+            "GraphMetadata": GRAPH_METADATA,
+        }
+        methods = {f"/seldon.protos.Seldon/{name}": graph_method(application, path) for name, path in paths.items()}
         options = GrpcOptions.of(settings)
         application.edges[GRPC] = GrpcEdge(methods, options, ready=lambda: application.ready)
 

@@ -8,9 +8,14 @@ from typing import Any, Final
 
 from servegraph.errors import MethodNotAllowedError, NotFoundError, closest
 from servegraph.graph.events import Response
+from servegraph.serving.seldon.metadata import graph_to_proto, model_to_proto, requested_name
 from servegraph.serving.seldon.predictors import SeldonPredictor
 from servegraph.serving.seldon.unit import SeldonUnit
 
+GRAPH_METADATA: Final = "/api/v1.0/metadata"
+"""The path by which gRPC asks for the metadata of the graph."""
+MODEL_METADATA: Final = "/metadata"
+"""The path by which gRPC asks for that of a node."""
 _VERSIONS: Final = ("v1.0", "v0.1")
 
 
@@ -29,12 +34,18 @@ class Pages:
         self._predictors = predictors
         self._main = next(p for p in predictors.values() if not p.shadow)
 
-    async def answer(self, path: str, method: str) -> Response:
+    async def answer(self, path: str, method: str, predictor: SeldonPredictor | None = None) -> Response:
         """The page at a path.
+
+        Args:
+            path: the path, inner or outer.
+            method: the HTTP method.
+            predictor: the one whose metadata is asked for; without it that of the first.
 
         Raises:
             NotFoundError: there is none.
             MethodNotAllowedError: it is for GET.
+            NodeError: a node has no metadata.
         """
         page = path.removeprefix(self._prefix) if path.startswith(f"{self._prefix}/") else path
         parts = page.strip("/").split("/")
@@ -45,14 +56,38 @@ class Pages:
         if len(parts) < 3 or parts[0] != "api" or parts[1] not in _VERSIONS:
             raise NotFoundError(f"no such path: {path[:120]}; predictions are at /api/v1.0/predictions")
         _only_get(path, method)
+        if parts[2] == "metadata":
+            return _json(await self._metadata("/".join(parts[3:]), predictor))
         return await self._api(path, parts[2:])
+
+    async def message(self, path: str, data: bytes, predictor: SeldonPredictor | None = None) -> Any:
+        """The protobuf message that a gRPC method answers with; see `answer`.
+
+        Args:
+            path: `GRAPH_METADATA` or `MODEL_METADATA`.
+            data: the bytes of the request; for a node a ``SeldonModelMetadataRequest`` with its name.
+            predictor: the one that is asked.
+
+        Raises:
+            NotFoundError: there is no such node.
+            SeldonMicroserviceException: the bytes are no request (400).
+            NodeError: a node has no metadata.
+        """
+        if path == GRAPH_METADATA:
+            return graph_to_proto(await self._metadata("", predictor))
+        name = requested_name(data)
+        return model_to_proto(await self._unit(name, predictor).describe())
+
+    async def _metadata(self, name: str, predictor: SeldonPredictor | None) -> dict[str, Any]:
+        """What a node says of itself; all of them with an empty name."""
+        if name:
+            return await self._unit(name, predictor).describe()
+        return await (predictor or self._main).metadata()
 
     async def _api(self, path: str, parts: list[str]) -> Response:
         what, name = parts[0], "/".join(parts[1:])
         if what == "doc" and not name:
             return _json(self._doc())
-        if what == "metadata":
-            return _json(self._main.metadata() if not name else self._main.metadata()["models"][self._unit(name).name])
         if (what, name) in (("health", "status"), ("health", "ping"), ("status", "")):
             ready = await self._ready()
             return _json(
@@ -63,11 +98,12 @@ class Pages:
             return _json({"name": name, "ready": ready}, 200 if ready else 503)
         raise NotFoundError(f"no such path: {path[:120]}")
 
-    def _unit(self, name: str) -> SeldonUnit:
-        for predictor in self._predictors.values():
-            if name in predictor.units:
-                return predictor.units[name]
-        known = [n for p in self._predictors.values() for n in p.units]
+    def _unit(self, name: str, predictor: SeldonPredictor | None = None) -> SeldonUnit:
+        predictors = self._predictors.values() if predictor is None else (predictor,)
+        for one in predictors:
+            if name in one.units:
+                return one.units[name]
+        known = [n for p in predictors for n in p.units]
         raise NotFoundError(f"there is no node {name[:80]!r}; {closest(name[:80], known)}")
 
     async def _ready(self) -> bool:

@@ -18,8 +18,8 @@ from servegraph.graph.copying import isolate
 from servegraph.graph.events import Event, Response
 from servegraph.graph.plan import Route
 from servegraph.graph.run import Run
-from servegraph.serving.dataplane import DataPlane
-from servegraph.serving.seldon.deployment_pages import Pages
+from servegraph.serving.dataplane import JSON, DataPlane
+from servegraph.serving.seldon.deployment_pages import GRAPH_METADATA, MODEL_METADATA, Pages
 from servegraph.serving.seldon.message import Feedback, Message
 from servegraph.serving.seldon.plane import SeldonPlane
 from servegraph.serving.seldon.predictors import SeldonPredictor
@@ -128,15 +128,18 @@ class SeldonDeploymentRouter:
         if path in ("", "/") and event.body is not None:
             return await self._predict(event)
         try:
-            event.body = await self._pages.answer(path, event.method or "GET")
+            event.body = await self._pages.answer(path, event.method or "GET", self._wanted(event))
         except Exception as exc:  # noqa: BLE001 - every failure has an answer
             self._fail(event, exc, "", self._first().name, "status", clock())
         return event
 
     async def _from_wire(self, event: Event) -> Event:
-        """Answer what came over gRPC: protobuf bytes become a message, and a message is the answer."""
+        """Answer what came over gRPC: protobuf bytes become a message, and the answer is one or a protobuf."""
         from servegraph.serving.seldon import wire
 
+        if event.path in (GRAPH_METADATA, MODEL_METADATA):
+            event.body = await self._pages.message(event.path, event.body, self._wanted(event))
+            return event
         feedback = event.path.endswith("feedback")
         event.body = wire.feedback_from_wire(event.body) if feedback else wire.message_from_wire(event.body)
         return await (self._learn(event) if feedback else self._predict(event))
@@ -199,9 +202,9 @@ class SeldonDeploymentRouter:
 
     def _chosen(self, event: Event) -> SeldonPredictor:
         """The predictor that a header names, else one by its share of the traffic."""
-        wanted = event.headers.get(PREDICTOR_HEADER)
+        wanted = self._wanted(event)
         if wanted is not None:
-            return self._named(wanted)
+            return wanted
         if self._only is not None:
             return self._only
         drawn = self._draw()
@@ -210,7 +213,11 @@ class SeldonDeploymentRouter:
                 return predictor
         return self._weights[-1][1]
 
-    def _named(self, name: str) -> SeldonPredictor:
+    def _wanted(self, event: Event) -> SeldonPredictor | None:
+        """The predictor that a header names."""
+        name = event.headers.get(PREDICTOR_HEADER)
+        if name is None:
+            return None
         if name not in self.predictors:
             raise RequestError(f"there is no predictor {name[:80]!r}; {closest(name[:80], self.predictors)}")
         return self.predictors[name]
@@ -261,11 +268,11 @@ class SeldonDeploymentRouter:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _response(body: Any, puid: str, status: int = 200) -> Response:
+    def _response(body: Any, puid: str, status: int = 200, content_type: str = JSON) -> Response:
         headers = {_NOSNIFF[0]: _NOSNIFF[1]}
         if puid and len(puid) <= _LONGEST_PUID and puid.isascii() and puid.isprintable():
             headers["Seldon-Puid"] = puid
-        return Response(headers, body, "application/json", status)
+        return Response(headers, body, content_type, status)
 
     def _fail(self, event: Event, exc: Exception, puid: str, name: str, service: str, start: float) -> None:
         """Answer a request that failed in Seldon's envelope; the log has what is ours."""
@@ -273,7 +280,7 @@ class SeldonDeploymentRouter:
         if status >= 500:
             logged = exc.__cause__ or exc
             self.context.logger.error("request %s: %s", puid or event.id, exc, exc_info=logged)
-        event.body = self._response(body, puid, status)
+        event.body = self._response(body, puid, status, getattr(exc, "content_type", JSON))
         if isinstance(exc, MethodNotAllowedError):
             event.body.headers["Allow"] = ", ".join(exc.allow)
         if self._observe is not None:

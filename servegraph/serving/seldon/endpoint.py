@@ -135,9 +135,7 @@ class ComponentEndpoint(ComponentStep):
 
     def _handled(self, exc: Exception, event: Event) -> Event:
         """The event with what the component's own error handlers make of a failure; raises it where there are none."""
-        if self.flask is None or event.trigger.kind == GRPC:
-            raise exc
-        answer = self.flask.handle_error(exc, event)
+        answer = self.handle_error(exc, event)
         if answer is None:
             raise exc
         status, fields, body = answer

@@ -18,6 +18,8 @@ from urllib.parse import quote, urlencode
 from servegraph import jsoncodec
 from servegraph.graph.events import Event
 from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, envelope
+from servegraph.serving.seldon.message import Feedback, Message
+from servegraph.serving.seldon.rest import feedback_to_rest, message_to_rest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +27,7 @@ R = TypeVar("R")
 Answer = tuple[int, list[tuple[str, str]], bytes]
 """Status, header fields and body of an HTTP answer."""
 
+_JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 HANDLERS: Final = "model_error_handler"
 """The attribute of a component that holds its Blueprint."""
@@ -177,6 +180,7 @@ class _LateBody(io.RawIOBase):
 
 
 def _bytes(body: Any, content_type: str) -> bytes:
+    body = _as_json(body)
     if body is None:
         return b""
     if isinstance(body, str):
@@ -186,6 +190,29 @@ def _bytes(body: Any, content_type: str) -> bytes:
     text = jsoncodec.dumps(body)
     # What was read from a form is there in a form.
     return urlencode({"json": text}).encode() if content_type.startswith(_FORM) else text
+
+
+def _as_json(body: Any) -> Any:
+    """A body as it would be on REST: nodes of a tree hand each other messages."""
+    if isinstance(body, Message):
+        return message_to_rest(body)
+    if isinstance(body, Feedback):
+        return feedback_to_rest(body)
+    return [_as_json(item) for item in body] if _is_message(body) else body
+
+
+def _is_message(body: Any) -> bool:
+    """Whether a body is a message, a feedback, or a list of messages."""
+    first = body[0] if isinstance(body, list) and body else body
+    return isinstance(first, (Message, Feedback))
+
+
+def _puid(body: Any) -> str:
+    """The id of the request that a node's input belongs to."""
+    first = body[0] if isinstance(body, list) else body
+    if isinstance(first, Feedback):
+        return first.response.meta.puid or first.request.meta.puid
+    return str(first.meta.puid)
 
 
 def _environ(event: Event) -> dict[str, Any]:
@@ -213,6 +240,13 @@ def _environ(event: Event) -> dict[str, Any]:
     for name, value in event.headers.items():
         environ["HTTP_" + name.upper().replace("-", "_")] = value
     content_type = event.content_type or environ.get("HTTP_CONTENT_TYPE")
+    if _is_message(event.body):
+        content_type = _JSON  # however the request itself came, nodes ask each other in JSON
+        environ.update(REQUEST_METHOD="POST", QUERY_STRING="")
+        environ["wsgi.input"] = io.BufferedReader(_LateBody(event.body, _JSON))
+        puid = _puid(event.body)
+        if puid and puid.isascii() and puid.isprintable():
+            environ["HTTP_SELDON_PUID"] = puid
     for name in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"):
         environ.pop(name, None)
     if content_type:

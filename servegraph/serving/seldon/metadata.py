@@ -82,12 +82,59 @@ class ModelMetadata:
 
     def to_proto(self) -> Any:
         """The document as ``SeldonModelMetadata``; an empty one when it is not valid."""
-        from google.protobuf import json_format
+        return model_to_proto(self._document or {})
 
-        from servegraph.serving.seldon.proto import prediction_pb2
 
-        message = prediction_pb2.SeldonModelMetadata()
-        return message if self._document is None else json_format.ParseDict(self._document, message)
+def model_to_proto(document: Mapping[str, Any]) -> Any:
+    """The metadata of a model as ``SeldonModelMetadata``."""
+    from servegraph.serving.seldon.proto import prediction_pb2
+
+    return _parsed(document, prediction_pb2.SeldonModelMetadata())
+
+
+def model_from_wire(data: bytes) -> dict[str, Any]:
+    """The metadata of a model from the bytes of a ``SeldonModelMetadata``, with all of its fields."""
+    from google.protobuf import json_format
+
+    from servegraph.serving.seldon.proto import prediction_pb2
+
+    found = json_format.MessageToDict(prediction_pb2.SeldonModelMetadata.FromString(data))
+    for item in (*found.get("inputs", ()), *found.get("outputs", ())):
+        if "shape" in item:
+            item["shape"] = [int(size) for size in item["shape"]]  # 64 bits are text in JSON
+    return {"name": "", "versions": [], "platform": "", "inputs": [], "outputs": [], "custom": {}, **found}
+
+
+def requested_name(data: bytes) -> str:
+    """The name in the bytes of a ``SeldonModelMetadataRequest``.
+
+    Raises:
+        SeldonMicroserviceException: they are none (400).
+    """
+    from google.protobuf.message import DecodeError
+
+    from servegraph.serving.seldon.proto import prediction_pb2
+
+    try:
+        return str(prediction_pb2.SeldonModelMetadataRequest.FromString(data).name)
+    except DecodeError as exc:
+        raise SeldonMicroserviceException("the bytes are no SeldonModelMetadataRequest") from exc
+
+
+def graph_to_proto(document: Mapping[str, Any]) -> Any:
+    """The metadata of a whole graph as ``SeldonGraphMetadata``."""
+    from servegraph.serving.seldon.proto import prediction_pb2
+
+    fields = {"inputs": document["graphinputs"], "outputs": document["graphoutputs"]}
+    fields |= {"name": document["name"], "models": document["models"]}
+    return _parsed(fields, prediction_pb2.SeldonGraphMetadata())
+
+
+def _parsed(document: Mapping[str, Any], message: Any) -> Any:
+    from google.protobuf import json_format
+
+    # A node that runs elsewhere may say more than the protocol has.
+    return json_format.ParseDict(document, message, ignore_unknown_fields=True)
 
 
 def _own(component: object) -> dict[str, Any]:

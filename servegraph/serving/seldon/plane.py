@@ -22,6 +22,7 @@ from servegraph.serving.dataplane import JSON, DataPlane, DataPlaneOptions, Repl
 from servegraph.serving.limits import parse_json
 from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, envelope
 from servegraph.serving.seldon.forms import json_field, multipart_value
+from servegraph.serving.seldon.tree_errors import NodeError
 
 NO_JSON: Final = "Can't find JSON in data"
 _MOST_INFO: Final = 8000
@@ -121,8 +122,10 @@ def told(exc: BaseException) -> tuple[int, str, str]:
     fault = cause_of(exc)
     if any(cls.__name__ == "SeldonMicroserviceException" for cls in type(fault).__mro__):
         status = getattr(fault, "status_code", 400)
-        status = status if type(status) is int and 400 <= status <= 599 else 500
+        status = int(status) if isinstance(status, int) and 400 <= status <= 599 else 500
         return status, str(getattr(fault, "message", fault)), str(getattr(fault, "reason", BAD_DATA))
+    if isinstance(fault, NodeError):
+        return fault.status, fault.message, fault.reason
     if isinstance(fault, ServegraphError):
         reason = BAD_DATA if isinstance(fault, RequestError) else INTERNAL
         return fault.status, fault.message, reason

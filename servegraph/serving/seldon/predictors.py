@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -110,9 +111,18 @@ class SeldonPredictor:
         if self.log is not None:
             self.log.close()
 
-    def metadata(self) -> dict[str, Any]:
-        """What the nodes say of themselves, and the inputs and outputs of the whole graph."""
-        models = {name: _metadata(unit) for name, unit in self.units.items()}
+    async def metadata(self) -> dict[str, Any]:
+        """What the nodes say of themselves, and the inputs and outputs of the whole graph.
+
+        Raises:
+            NodeError: one of them says nothing valid, or runs elsewhere and says nothing.
+        """
+        local = {name: await unit.describe() for name, unit in self.units.items() if unit.remote is None}
+        far = {name: unit.describe() for name, unit in self.units.items() if unit.remote is not None}
+        # Where all of them are here, nothing waits, and no event loop is needed.
+        answers = await asyncio.gather(*far.values()) if far else []
+        described = {**local, **dict(zip(far, answers, strict=True))}
+        models = {name: described[name] for name in self.units}
         root = next(iter(self.units.values()), None)
         inputs, outputs = _ends(root, models) if root is not None else ([], [])
         return {"name": self.name, "models": models, "graphinputs": inputs, "graphoutputs": outputs}
@@ -124,14 +134,6 @@ def _units(routes: Mapping[str, Route]) -> Iterator[tuple[str, SeldonUnit]]:
         if isinstance(target, SeldonUnit):
             yield target.name, target
             yield from _units(target.routes)
-
-
-def _metadata(unit: SeldonUnit) -> Any:
-    """What a node says of itself; of one that runs elsewhere only its name is known."""
-    if unit.step is None:
-        return {"name": unit.name}
-    found = unit.step.component.init_metadata()
-    return {"name": unit.name, **found} if isinstance(found, dict) else {"name": unit.name}
 
 
 def _ends(unit: SeldonUnit, models: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:

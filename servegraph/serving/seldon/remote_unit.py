@@ -47,6 +47,7 @@ METHODS: Final[Mapping[str, str]] = {
 }
 _MESSAGE_KEYS: Final = ("data", "jsonData", "strData", "binData")
 _KEEPALIVE_S: Final = 1.0  # below the two seconds after which Seldon's microservices close an idle connection
+_METADATA_S: Final = 5.0
 _HTTP_OF_GRPC: Final[Mapping[str, int]] = {
     "INVALID_ARGUMENT": 400, "OUT_OF_RANGE": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404,
     "UNIMPLEMENTED": 501, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504,
@@ -97,6 +98,22 @@ class RemoteUnit:
         writer.close()
         return True
 
+    async def metadata(self) -> dict[str, Any]:
+        """What the node says of itself.
+
+        Raises:
+            PassedThroughError: it answered with an error.
+            RemoteError: it cannot be reached, or answered with something else.
+        """
+        asked = self._rest_metadata() if self.kind == "REST" else self._grpc_metadata()
+        try:
+            found = await asyncio.wait_for(asked, _METADATA_S)
+        except TimeoutError as exc:
+            raise RemoteError(f"{self.address} has said nothing of itself for {_METADATA_S:g} s") from exc
+        if not isinstance(found, dict):
+            raise RemoteError(f"{self.address} answered with no metadata")
+        return found
+
     async def aclose(self) -> None:
         """Close the connections."""
         client, channel, self._client, self._channel = self._client, self._channel, None, None
@@ -119,7 +136,6 @@ class RemoteUnit:
     # -- REST -------------------------------------------------------------------------------------------------------
 
     async def _rest(self, op: str, event: Event) -> Message:
-        httpx = import_extra("httpx", feature=f"remote node {self.node!r}", extra="http")
         body = event.body
         value: Any
         if isinstance(body, Feedback):
@@ -128,21 +144,27 @@ class RemoteUnit:
             value = [message_to_rest(m) for m in body] if isinstance(body, list) else message_to_rest(body)
         headers = {**self.headers(event), "content-type": "application/json"}
         url = f"http://{self.address}{PATHS[op]}"
+        status, content = await self._send("POST", url, headers, jsoncodec.dumps(value))
+        return self._read(status, content, url)
+
+    async def _rest_metadata(self) -> Any:
+        url = f"http://{self.address}/metadata"
+        status, content = await self._send("GET", url)
+        return _value(status, content, url)
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer to a request."""
+        httpx = import_extra("httpx", feature=f"remote node {self.node!r}", extra="http")
         try:
-            response = await self._http(httpx).post(url, content=jsoncodec.dumps(value), headers=headers)
+            response = await self._http(httpx).request(method, url, content=content, headers=headers)
         except httpx.HTTPError as exc:
             raise RemoteError(f"{url} cannot be reached: {type(exc).__name__}: {exc}") from exc
-        return self._read(response.status_code, response.content, url)
+        return response.status_code, response.content
 
     def _read(self, status: int, content: bytes, url: str) -> Message:
-        try:
-            value = jsoncodec.loads(content) if content else {}
-        except jsoncodec.JSONDecodeError as exc:
-            if status == 200:
-                raise RemoteError(f"{url} answered with something other than JSON") from exc
-            raise PassedThroughError(status, content.decode("utf-8", "replace")) from exc
-        if status != 200:
-            raise PassedThroughError(status, value)
+        value = _value(status, content, url)
         if isinstance(value, list):  # what routers of other servers answer
             return Message("jsonData", value)
         try:
@@ -167,7 +189,6 @@ class RemoteUnit:
     # -- gRPC -------------------------------------------------------------------------------------------------------
 
     async def _grpc(self, op: str, event: Event) -> Message:
-        grpc = import_extra("grpc", feature=f"remote node {self.node!r}", extra="grpc")
         from servegraph.serving.seldon import wire
 
         body = event.body
@@ -175,21 +196,32 @@ class RemoteUnit:
             sent = wire.feedback_to_wire(body)
         else:
             sent = wire.messages_to_wire(body) if isinstance(body, list) else wire.message_to_wire(body)
-        call = self._rpc_channel(grpc).unary_unary(METHODS[op])
-        try:
-            reply = await call(sent, metadata=tuple(self.headers(event).items()))
-        except grpc.aio.AioRpcError as exc:
-            status = _HTTP_OF_GRPC.get(exc.code().name, 500)
-            if exc.code().name == "UNAVAILABLE":
-                raise RemoteError(f"{self.address} cannot be reached: {exc.details()}") from exc
-            info = {"code": -1, "info": exc.details() or exc.code().name, "reason": exc.code().name, "status": 1}
-            raise PassedThroughError(status, {"status": info}) from exc
+        reply = await self._call(METHODS[op], sent, self.headers(event))
         try:
             message: Message = wire.message_from_wire(reply)
         except SeldonMicroserviceException as exc:
             raise RemoteError(f"{self.address} answered with no message: {exc}") from exc
         message.source = None
         return message
+
+    async def _grpc_metadata(self) -> Any:
+        from servegraph.serving.seldon.metadata import model_from_wire
+
+        return model_from_wire(await self._call("/seldon.protos.Model/Metadata", b"", {}))
+
+    async def _call(self, method: str, data: bytes, headers: Mapping[str, str]) -> bytes:
+        """The bytes of the answer to a call."""
+        grpc = import_extra("grpc", feature=f"remote node {self.node!r}", extra="grpc")
+        call = self._rpc_channel(grpc).unary_unary(method)
+        try:
+            reply: bytes = await call(data, metadata=tuple(headers.items()))
+        except grpc.aio.AioRpcError as exc:
+            status = _HTTP_OF_GRPC.get(exc.code().name, 500)
+            if exc.code().name == "UNAVAILABLE":
+                raise RemoteError(f"{self.address} cannot be reached: {exc.details()}") from exc
+            info = {"code": -1, "info": exc.details() or exc.code().name, "reason": exc.code().name, "status": 1}
+            raise PassedThroughError(status, {"status": info}) from exc
+        return reply
 
     def _rpc_channel(self, grpc: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -198,3 +230,21 @@ class RemoteUnit:
             self._channel = grpc.aio.insecure_channel(self.address, options=options)
             self._loop = loop
         return self._channel
+
+
+def _value(status: int, content: bytes, url: str) -> Any:
+    """The JSON value of an answer.
+
+    Raises:
+        PassedThroughError: it is an error.
+        RemoteError: it is no JSON.
+    """
+    try:
+        value = jsoncodec.loads(content) if content else {}
+    except jsoncodec.JSONDecodeError as exc:
+        if status == 200:
+            raise RemoteError(f"{url} answered with something other than JSON") from exc
+        raise PassedThroughError(status, content, "text/plain; charset=utf-8") from exc
+    if status != 200:
+        raise PassedThroughError(status, value)
+    return value

@@ -15,16 +15,22 @@ from servegraph.serving.seldon.answers import RawAnswer, Transport
 from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
-from servegraph.serving.seldon.flask_context import FlaskContext
+from servegraph.serving.seldon.flask_context import Answer, FlaskContext
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.locate import component_of
 from servegraph.serving.seldon.message import KINDS, Feedback, Message
 from servegraph.serving.seldon.methods import Operation, check_operation
 from servegraph.serving.seldon.parameters import typed_parameters
 from servegraph.serving.seldon.persistence import Persistence
-from servegraph.serving.seldon.rest import feedback_answer_to_rest, message_from_rest, message_to_rest
+from servegraph.serving.seldon.rest import (
+    feedback_answer_to_rest,
+    message_from_rest,
+    message_to_rest,
+    meta_from_rest,
+)
 from servegraph.serving.seldon.state_store import state_key
 from servegraph.serving.seldon.step_state import restored
+from servegraph.serving.seldon.tree_errors import PassedThroughError
 
 METRIC_SINKS: Final = "seldon.metric_sinks"
 """The service of a runtime that gives the sink of a node's metrics, by its identity."""
@@ -136,6 +142,15 @@ class ComponentStep:
         """Save the component's state once more."""
         if self._persistence is not None:
             self._persistence.stop()
+
+    def handle_error(self, exc: Exception, event: Event) -> Answer | None:
+        """What the component's own error handlers, those of its Flask Blueprint, answer to a failure.
+
+        ``None`` where there are none, and on gRPC, which Flask never served.
+        """
+        if self.flask is None or event.trigger.kind == GRPC:
+            return None
+        return self.flask.handle_error(exc, event)
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -282,18 +297,27 @@ def _gate(threads: int) -> _Open:
 
 
 def message_of(answer: RawAnswer) -> Message:
-    """The message in a low-level answer.
+    """The message in a low-level answer, which may be one without a payload.
 
     Raises:
-        SeldonMicroserviceException: it is none (500).
+        PassedThroughError: it is an error: its status is not 200.
+        SeldonMicroserviceException: it is no message (500).
     """
     value = answer.value
+    if answer.status != 200:
+        raise PassedThroughError(answer.status, value)
     if hasattr(value, "SerializeToString"):
         from servegraph.serving.seldon import wire
 
         return wire.message_from_proto(value)
     try:
-        return message_from_rest(value)
+        if isinstance(value, dict) and not any(kind in value for kind in KINDS):
+            message = Message(meta=meta_from_rest(value.get("meta", {})))
+        else:
+            message = message_from_rest(value)
+        status = value.get("status")
+        message.status = status if isinstance(status, dict) else None
+        return message
     except SeldonMicroserviceException as exc:
         raise SeldonMicroserviceException(f"the component's answer is no message: {exc}", 500) from exc
 

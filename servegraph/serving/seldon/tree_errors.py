@@ -11,6 +11,8 @@ INVALID_ROUTING: Final = "ENGINE_INVALID_ROUTING"
 INVALID_COMBINATION: Final = "ENGINE_INVALID_COMBINER_RESPONSE"
 UNREACHABLE: Final = "ENGINE_MICROSERVICE_ERROR"
 INTERRUPTED: Final = "ENGINE_INTERRUPTED"
+JSON: Final = "application/json"
+_MOST_INFO: Final = 1000
 
 
 class NodeError(ServegraphError):
@@ -21,16 +23,27 @@ class NodeError(ServegraphError):
         message: what went wrong, without the node.
         status: the HTTP status that it is answered with.
         reason: the ``reason`` of Seldon's envelope.
-        body: the body that a remote node answered with; it is passed through.
+        body: the body that the node itself answered with; it is passed through.
+        content_type: what that body is, where it is bytes.
     """
 
-    def __init__(self, node: str, message: str, *, status: int = 500, reason: str = INTERNAL, body: Any = None) -> None:
+    def __init__(
+        self,
+        node: str,
+        message: str,
+        *,
+        status: int = 500,
+        reason: str = INTERNAL,
+        body: Any = None,
+        content_type: str = JSON,
+    ) -> None:
         super().__init__(f"node {node!r}: {message}", step=node)
         self.node = node
         self.status = status
         self.title = "Bad Request" if status < 500 else "Internal Server Error"
         self.reason = reason
         self.body = body
+        self.content_type = content_type
 
 
 class PassedThroughError(Exception):
@@ -38,13 +51,19 @@ class PassedThroughError(Exception):
 
     Args:
         status: the HTTP status.
-        body: the answer, as a JSON value.
+        body: the answer, as a JSON value, or as bytes.
+        content_type: what the bytes are.
     """
 
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(f"it answered with status {status}")
+    def __init__(self, status: int, body: Any, content_type: str = JSON) -> None:
+        told = body.get("status") if isinstance(body, dict) else None
+        told = told if isinstance(told, dict) else {}
+        info = told.get("info") or (body[:_MOST_INFO].decode("utf-8", "replace") if isinstance(body, bytes) else "")
+        super().__init__(f"it answered with status {status}" + (f": {str(info)[:_MOST_INFO]}" if info else ""))
         self.status = status
+        self.reason = str(told.get("reason") or (BAD_DATA if status < 500 else INTERNAL))
         self.body = body
+        self.content_type = content_type
 
 
 def node_error(node: str, exc: Exception) -> NodeError:
@@ -53,7 +72,7 @@ def node_error(node: str, exc: Exception) -> NodeError:
         return exc
     if isinstance(exc, PassedThroughError):
         status = exc.status if 300 <= exc.status <= 599 else 500
-        return NodeError(node, str(exc), status=status, body=exc.body)
+        return NodeError(node, str(exc), status=status, reason=exc.reason, body=exc.body, content_type=exc.content_type)
     if isinstance(exc, SeldonMicroserviceException):
         status = exc.status_code if 400 <= exc.status_code <= 599 else 500
         return NodeError(node, str(exc), status=status, reason=exc.reason)

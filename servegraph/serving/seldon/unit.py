@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from servegraph.errors import GraphError
+from servegraph.errors import GraphError, ModelNotReadyError
 from servegraph.graph.calls import make_call
 from servegraph.graph.context import GraphContext
 from servegraph.graph.events import Event
@@ -15,12 +15,14 @@ from servegraph.graph.resolve import is_async
 from servegraph.graph.run import Run
 from servegraph.serving.seldon.builtin_units import builtin_calls
 from servegraph.serving.seldon.message import Feedback, Message, Meta
+from servegraph.serving.seldon.metadata import ModelMetadata
 from servegraph.serving.seldon.parameters import typed_parameters
 from servegraph.serving.seldon.remote_unit import RemoteUnit
 from servegraph.serving.seldon.rest import feedback_from_rest, message_from_rest, message_to_rest
 from servegraph.serving.seldon.step import ComponentStep
 from servegraph.serving.seldon.tree import Node, NodeCall, Observe
 from servegraph.serving.seldon.tree_branches import Visit, branch_for
+from servegraph.serving.seldon.tree_errors import node_error
 from servegraph.serving.seldon.tree_metrics import node_observer
 from servegraph.serving.seldon.tree_trip import Trip
 from servegraph.serving.seldon.unit_code import component_function
@@ -75,6 +77,8 @@ class SeldonUnit:
         self.step: ComponentStep | None = None
         """What calls the component, where it is one that runs here."""
         self.remote: RemoteUnit | None = None
+        self.metadata: ModelMetadata | None = None
+        """What it says of itself, once it is loaded; nothing is known here of one that runs elsewhere."""
         self.parallel = self.options.timeout_s is not None
         """Whether it wants an event loop."""
         functions = self._functions(component, parameters)
@@ -141,7 +145,12 @@ class SeldonUnit:
     # -- life -------------------------------------------------------------------------------------------------------
 
     def post_init(self) -> None:
-        """Have the component load its model; called by the server."""
+        """Have the component say what it is, and load its model; called by the server."""
+        if self.remote is None:
+            user_object = self.step.user_object if self.step is not None else None
+            options = self.options
+            image = options.image if options.image != options.implementation else ""  # that is none of a container
+            self.metadata = ModelMetadata.of(user_object, image, options.metadata)
         if self.step is not None:
             self.step.post_init()
         self.loaded = True
@@ -150,6 +159,23 @@ class SeldonUnit:
         """Save the component's state once more."""
         if self.step is not None:
             self.step.close()
+
+    async def describe(self) -> dict[str, Any]:
+        """The metadata of the node: what its component, or the server that it runs on, says of itself.
+
+        Raises:
+            NodeError: it is not valid, or the other server does not tell it.
+        """
+        try:
+            if self.remote is not None:
+                found = await self.remote.metadata()
+            elif self.metadata is not None:
+                found = self.metadata.to_dict()
+            else:
+                raise ModelNotReadyError("it is not loaded yet", model=self.name)
+        except Exception as exc:
+            raise node_error(self.name, exc) from exc
+        return {**found, "name": found.get("name") or self.name}
 
     async def aclose(self) -> None:
         """Close what belongs to the event loop."""

@@ -5,36 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from servegraph import jsoncodec
 from servegraph.graph.events import Event
+from servegraph.graph.media import parse_media_type
 from servegraph.serving.seldon.answers import RawAnswer
-from servegraph.serving.seldon.message import KINDS, Message
-from servegraph.serving.seldon.rest import meta_from_rest
+from servegraph.serving.seldon.message import Message
 from servegraph.serving.seldon.step import ComponentStep, message_of
+from servegraph.serving.seldon.tree_errors import PassedThroughError
 
 
 def component_function(step: ComponentStep, op: str) -> Callable[[Event], Any]:
-    """A function of the event whose body is the input of an operation; gives the `Message` of the answer."""
+    """A function of the event whose body is the input of an operation; gives the `Message` of the answer.
+
+    The event is shown to the component as a request of this operation. What the component's own error handlers answer
+    is its answer: with status 200 a message, else a `PassedThroughError`.
+    """
+    path = "/" + op.replace("_", "-")
     if step.component.is_async:
 
         async def acall(event: Event) -> Message:
-            event.path = op
-            answered: Event = await step.do_event(event)  # type: ignore[misc]
-            return _message(answered.body)
+            event.path = path
+            try:
+                answered: Event = await step.do_event(event)  # type: ignore[misc]
+            except Exception as exc:  # noqa: BLE001 - a handler of the component may have an answer to it
+                return _handled(step, event, exc)
+            message: Message = answered.body
+            return message
 
         return acall
 
     def call(event: Event) -> Message:
-        event.path = op
-        return _message(step.do_event(event).body)
+        event.path = path
+        try:
+            answered = step.do_event(event)
+        except Exception as exc:  # noqa: BLE001 - a handler of the component may have an answer to it
+            return _handled(step, event, exc)
+        message: Message = answered.body
+        return message
 
     return call
 
 
-def _message(answer: Message | RawAnswer) -> Message:
-    """The message that a component's answer is; a low-level one may be without a payload."""
-    if isinstance(answer, Message):
-        return answer
-    value = answer.value
-    if isinstance(value, dict) and not any(kind in value for kind in KINDS):
-        return Message(meta=meta_from_rest(value.get("meta", {})))
-    return message_of(answer)
+def _handled(step: ComponentStep, event: Event, exc: Exception) -> Message:
+    """What the component's error handlers make of a failure; raises it where there are none."""
+    answer = step.handle_error(exc, event)
+    if answer is None:
+        raise exc
+    status, fields, data = answer
+    content_type = next((value for name, value in fields if name.lower() == "content-type"), "")
+    body: Any = data
+    if parse_media_type(content_type).is_json:
+        try:
+            body = jsoncodec.loads(data)
+        except jsoncodec.JSONDecodeError:
+            content_type = "text/plain; charset=utf-8"
+    if status != 200:
+        raise PassedThroughError(status, body, content_type) from exc
+    return message_of(RawAnswer(body))

@@ -58,6 +58,8 @@ class UnitOptions:
     """Which payloads are logged: ``request``, ``response``."""
     log_url: str = ""
     """Where they are logged."""
+    metadata: str = ""
+    """YAML or JSON over what the component says of itself (``MODEL_METADATA``)."""
     state_store: str | bool = ""
     """Where the component's state is kept: an address, ``on`` (where the server keeps it, else Redis on this
     machine), ``off``; empty leaves it to the server."""
