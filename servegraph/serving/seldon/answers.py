@@ -87,7 +87,8 @@ def answer(
         return Message("data", result, _names(result, class_names), "ndarray", meta)
     array = result if isinstance(result, np.ndarray) else _array_of_result(result)
     if array is None:
-        return Message("data", result, list(class_names or ()), "ndarray", meta)
+        names = [] if class_names is None else _names(result, class_names)
+        return Message("data", result, names, "ndarray", meta)
     encoding = result_encoding(array, request)
     kept = result if encoding == "ndarray" and transport == "rest" else array
     return Message("data", kept, _names(array, class_names), encoding, meta)

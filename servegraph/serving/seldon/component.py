@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from servegraph.errors import GraphError
+from servegraph.graph.resolve import is_async
 from servegraph.serving.seldon.answers import NO_REQUEST, RawAnswer, Transport, answer, continued
 from servegraph.serving.seldon.custom_metrics import CustomMetrics
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
@@ -83,15 +85,19 @@ class Component:
             SeldonMicroserviceException: the request is malformed, or the component says so.
             Exception: whatever the component raises.
         """
+        request: Any = None
         low = self._low.get((op, transport))
         if low is not None:
+            if op == "send_feedback":
+                request = self._read(op, source, transport)
             for step in low.calls:
                 try:
                     return self._noted(low.finish(step, step.function(*low.arguments(step, source))), op)
                 except Exception as exc:
                     if not (step.may_decline and is_not_implemented(exc)):
                         raise
-        request = read(op, source, transport)
+        if request is None:
+            request = self._read(op, source, transport)
         invoke, arguments = self._arguments(op, request)
         if invoke is None:
             return self._finish(op, request, arguments, transport)
@@ -105,8 +111,11 @@ class Component:
 
     async def acall(self, op: Operation, source: Any, transport: Transport = "rest") -> Message | RawAnswer:
         """The same as `call`, for a component with coroutine functions."""
+        request: Any = None
         low = self._low.get((op, transport))
         if low is not None:
+            if op == "send_feedback":
+                request = self._read(op, source, transport)
             for step in low.calls:
                 try:
                     result = step.function(*low.arguments(step, source))
@@ -114,7 +123,8 @@ class Component:
                 except Exception as exc:
                     if not (step.may_decline and is_not_implemented(exc)):
                         raise
-        request = read(op, source, transport)
+        if request is None:
+            request = self._read(op, source, transport)
         invoke, arguments = self._arguments(op, request)
         if invoke is None:
             return self._finish(op, request, arguments, transport)
@@ -128,11 +138,18 @@ class Component:
             result = self._instead(op, request, exc)
         return self._finish(op, request, result, transport)
 
+    def _read(self, op: Operation, source: Any, transport: Transport) -> Any:
+        """What a request holds; the reward of a feedback is counted, whichever method gets it."""
+        request = read(op, source, transport)
+        if op == "send_feedback" and request.reward:
+            self.metrics.sink.feedback(request.reward)
+        return request
+
     def _arguments(self, op: Operation, request: Any) -> tuple[Invoke | None, Any]:
         """The method for an operation and what it is called with; without a method, its result."""
         invoke = self._invoke.get(op)
         if op == "health_status":
-            return (invoke, (None,)) if invoke is not None else (None, _HEALTHY)
+            return (invoke, (_values(NO_REQUEST),)) if invoke is not None else (None, _HEALTHY)
         if op == "aggregate":
             if invoke is None:
                 raise SeldonMicroserviceException("Aggregate not defined")
@@ -146,8 +163,6 @@ class Component:
         return invoke, (request.value, request.names, _meta_of(request))
 
     def _feedback_arguments(self, invoke: Invoke | None, feedback: Feedback) -> tuple[Invoke | None, Any]:
-        if feedback.reward:
-            self.metrics.sink.feedback(feedback.reward)
         if invoke is None:
             return None, []
         routing = feedback.response.meta.routing.get(self.identity.unit_id or "0")
@@ -187,7 +202,7 @@ class Component:
         elif op == "send_feedback" and result is None:
             result = []  # most have nothing to say
         answered, meta = self._start(op, request)
-        values = answered.value
+        values = _values(answered) if op == "send_feedback" else answered.value
         methods = self._methods
         names = _implemented(methods.class_names, values)
         tags = None if methods.tags is None else _implemented(methods.tags, values)
@@ -226,12 +241,18 @@ class Component:
     # -- what it says of itself -------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Have the component load its model, where it has a ``load``; raises what that raises.
+        """Have the component load its model, where it has a ``load``.
 
         ``load`` is looked up on the object: some components replace it there. What it puts in the place of other
         methods counts too.
+
+        Raises:
+            GraphError: ``load`` is a coroutine function, which nothing would wait for.
+            Exception: whatever it raises.
         """
         load = getattr(self.user_object, "load", None)
+        if is_async(load):
+            raise GraphError(f"{type(self.user_object).__name__}.load() cannot be async: only operations can")
         if callable(load):
             try:
                 load()
@@ -293,7 +314,7 @@ def _meta_of(message: Message) -> dict[str, Any]:
     if source.__class__ is dict:
         meta = source.get("meta")
         return meta if meta.__class__ is dict else {}
-    return message.meta.to_dict()
+    return message.meta.copy().to_dict()
 
 
 def _mapping(value: Any, place: str) -> Mapping[str, Any]:

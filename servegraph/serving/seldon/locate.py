@@ -63,6 +63,8 @@ def find_component(name: str, folder: str | Path | None = None) -> Any:
         sys.path.append(path)
     if colon:
         return _with_hint(import_object, name)
+    if not name or name.startswith("."):
+        raise GraphError(f"{name!r} is no name of a component: write Name, package.module.Name or File.py:Name")
     module_name, dot, last = name.rpartition(".")
     if not dot:
         module_name = last

@@ -101,6 +101,8 @@ class Methods:
         method = getattr(self._object, "score", None)
         if not callable(method) or self.has("transform_input") or self.has("predict"):
             return None
+        if is_async(method):
+            return self._refusal("score() cannot be async: only operations can")
         return self._bound(method, "score", takes_rows)
 
     def _names_source(self) -> Invoke:

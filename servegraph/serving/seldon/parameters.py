@@ -77,7 +77,7 @@ def _typed(name: str, value: Any, kind: str) -> Any:
         )
     try:
         return convert(value)
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, OverflowError) as exc:
         raise SeldonMicroserviceException(
             f"Bad model parameter: {name} is {value!r}, which is no {kind}: {exc}", reason=BAD_PARAMETER
         ) from exc

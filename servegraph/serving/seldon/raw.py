@@ -119,7 +119,7 @@ def read(op: str, source: Any, transport: Transport) -> Any:
     Raises:
         SeldonMicroserviceException: it is malformed (400).
     """
-    if _is_read(source) or op == "health_status":
+    if op == "health_status" or _is_read(op, source):
         return source
     if source.__class__ is bytes and transport == "grpc":
         from servegraph.serving.seldon import wire
@@ -141,10 +141,10 @@ def _some(messages: list[Message]) -> list[Message]:
     return messages
 
 
-def _is_read(source: Any) -> bool:
-    if isinstance(source, list):
-        return bool(source) and isinstance(source[0], Message)
-    return isinstance(source, (Message, Feedback))
+def _is_read(op: str, source: Any) -> bool:
+    if op == "aggregate":
+        return isinstance(source, list) and bool(source) and isinstance(source[0], Message)
+    return isinstance(source, Feedback if op == "send_feedback" else Message)
 
 
 def is_not_implemented(exc: BaseException) -> bool:
@@ -163,7 +163,7 @@ def _as_json(op: str, source: Any) -> Any:
         return source.source if source.source.__class__ is dict else _plain(message_to_rest(source))
     if isinstance(source, Feedback):
         return source.source if source.source.__class__ is dict else _plain(feedback_to_rest(source))
-    return _plain(messages_to_rest(source)) if _is_read(source) else source
+    return _plain(messages_to_rest(source)) if _is_read(op, source) else source
 
 
 def _as_proto(op: str, source: Any) -> Any:
@@ -176,7 +176,7 @@ def _as_proto(op: str, source: Any) -> Any:
         return wire.feedback_to_proto(source)
     if isinstance(source, Message):
         return wire.message_to_proto(source)
-    if _is_read(source):
+    if _is_read(op, source):
         return wire.messages_to_proto(source)
     from google.protobuf import json_format
 

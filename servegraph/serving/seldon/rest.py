@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from servegraph.serving.seldon.message import Encoding, Feedback, Message, Meta
 
 _PAYLOADS: Final = ("data", "jsonData", "strData", "binData")
 _FEEDBACK_KEYS: Final = frozenset(("request", "response", "reward", "truth"))
+_LARGEST_REWARD: Final = float(np.finfo(np.float32).max)
 _NO_META: Final = Meta()
 
 
@@ -78,8 +78,8 @@ def feedback_from_rest(body: Any) -> Feedback:
             f"Invalid JSON: feedback has no {unknown[0][:80]!r}; it has {', '.join(sorted(_FEEDBACK_KEYS))}"
         )
     reward = body.get("reward", 0.0)
-    if reward.__class__ not in (int, float) or not math.isfinite(reward):
-        raise SeldonMicroserviceException("Invalid JSON: reward must be a number")
+    if reward.__class__ not in (int, float) or not abs(reward) <= _LARGEST_REWARD:
+        raise SeldonMicroserviceException("Invalid JSON: reward must be a number that fits into 32 bits")
     return Feedback(
         _part(body, "request"), _part(body, "response"), _part(body, "truth"), float(np.float32(reward)), body
     )

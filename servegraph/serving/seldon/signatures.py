@@ -80,7 +80,10 @@ def takes_feedback(method: Callable[..., Any], name: str) -> Invoke:
 
 
 def takes_little(method: Callable[..., Any], name: str) -> Invoke:
-    """A call ``(values)`` of tags, metrics, class_names and the like, most of which take nothing."""
+    """A call ``(values)`` of tags, metrics, class_names and the like, most of which take nothing.
+
+    One that takes the values gives ``None`` where there are none, as in a health check.
+    """
     signature = _signature(method)
     if signature is None:
         return lambda values: method()
@@ -90,7 +93,9 @@ def takes_little(method: Callable[..., Any], name: str) -> Invoke:
         if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     _refuse_required(signature, name, given=1)
-    return (lambda values: method(values)) if required else (lambda values: method())
+    if not required:
+        return lambda values: method()
+    return lambda values: None if values is None else method(values)
 
 
 _ANY_NUMBER: Final = 100
