@@ -28,12 +28,15 @@ _PROTO: Final = "servegraph.serving.seldon.proto"
 _ABOVE: Final = "servegraph.runtimes.seldon.compat"
 
 MODULES: Final[Mapping[str, str]] = {
+    "api_tester": f"{_ABOVE}.api_tester",
+    "batch_processor": f"{_ABOVE}.batch_processor",
     "env_utils": f"{_COMPAT}.env_utils",
     "flask_utils": f"{_COMPAT}.flask_utils",
     "imports_helper": f"{_COMPAT}.imports_helper",
     "metadata": f"{_COMPAT}.metadata",
     "metrics": f"{_ABOVE}.metrics",
     "microservice": f"{_ABOVE}.microservice",
+    "microservice_tester": f"{_ABOVE}.microservice_tester",
     "proto.prediction_pb2": f"{_PROTO}.prediction_pb2",
     "proto.prediction_pb2_grpc": f"{_PROTO}.prediction_pb2_grpc",
     "seldon_client": f"{_COMPAT}.seldon_client",

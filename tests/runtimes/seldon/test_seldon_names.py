@@ -80,11 +80,15 @@ def test_modules_are_there_without_being_imported_and_everything_may_be_imported
         from seldon_core.user_model import *
         print(np.__name__, prediction_pb2.__name__, getenv("NOT_THERE", default=1), SeldonComponent is Model.__mro__[1])
         print("utils" in dir(seldon_core), "prediction_pb2" in dir(seldon_core.proto))
+        def typed(X: np.ndarray, names: List[str], meta: Optional[Dict] = None) -> Union[List, Dict]:
+            logger.debug("called with %s", json.dumps(names))
+        print(typed(np.array([1]), ["a"]), os.path.basename("a/b"), MessageToDict(ParseDict({}, prediction_pb2.Meta())))
     """
     assert run(code) == [
         "seldon.protos.SeldonMessage",
         "numpy servegraph.serving.seldon.proto.prediction_pb2 1 True",
         "True True",
+        "None b {}",
     ]
 
 
@@ -122,7 +126,7 @@ def test_unknown_module_and_unknown_name_tell_what_there_is() -> None:
     assert first.startswith(
         "No module named 'seldon_core.utilz': servegraph has no such module of seldon_core; did you"
     )
-    assert "mean 'utils'? valid: env_utils" in first
+    assert "mean 'utils'? valid: api_tester" in first
     assert first.endswith(" seldon_core.utilz")
     assert "proto.prediction_pb2" in second
     assert "did you mean 'Storage'?" in third

@@ -125,6 +125,8 @@ def test_feedback_and_lists_are_converted() -> None:
     messages = {"seldonMessages": [{"strData": "a"}, {"strData": "b"}]}
     assert utils.seldon_messages_to_json(utils.json_to_seldon_messages(messages)) == messages
     assert utils.json_to_seldon_model_metadata({"name": "n"}).name == "n"
+    # The names of older releases.
+    assert utils.seldonMessage_to_json(utils.json_to_seldonMessage({"strData": "a"})) == {"strData": "a"}
 
 
 def test_results_become_messages_with_meta(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""``seldon_core.microservice``: the command, and what scripts around it import."""
+"""``seldon_core.microservice``: the command, and what scripts around it import.
+
+Components of 0.2 found here what is in ``seldon_core.utils`` today.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ from servegraph.serving.seldon.compat.flask_utils import (
     ANNOTATION_GRPC_MAX_MSG_SIZE,
     ANNOTATION_REST_TIMEOUT,
     ANNOTATIONS_FILE,
+)
+from servegraph.serving.seldon.compat.utils import (
+    array_to_grpc_datadef,
+    array_to_rest_datadef,
+    get_data_from_proto,
+    grpc_datadef_to_array,
+    rest_datadef_to_array,
 )
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.parameters import typed_parameters
@@ -55,6 +65,11 @@ __all__ = [
     "METRICS_SERVICE_PORT_ENV_NAME",
     "PARAMETERS_ENV_NAME",
     "SeldonMicroserviceException",
+    "array_to_grpc_datadef",
+    "array_to_rest_datadef",
+    "get_data_from_proto",
+    "grpc_datadef_to_array",
     "main",
     "parse_parameters",
+    "rest_datadef_to_array",
 ]

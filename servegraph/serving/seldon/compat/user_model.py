@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Dict, List, Tuple, Union  # noqa: UP035 - found by those who import everything
 
 import numpy as np
 
@@ -14,6 +18,8 @@ from servegraph.serving.seldon.raw import is_not_implemented
 from servegraph.serving.seldon.signatures import takes_feedback, takes_lists, takes_little, takes_rows
 from servegraph.serving.seldon.user_model import SeldonComponent, SeldonResponse
 from servegraph.settings import environment
+
+logger = logging.getLogger("servegraph")
 
 INCLUDE_METRICS_IN_CLIENT_RESPONSE: bool = (
     environment().get("INCLUDE_METRICS_IN_CLIENT_RESPONSE", "true").lower() == "true"
@@ -156,10 +162,15 @@ def _of(user_model: Any, name: str, values: Any) -> Any:
 
 __all__ = [
     "INCLUDE_METRICS_IN_CLIENT_RESPONSE",
+    "Dict",
+    "Iterable",
+    "List",
     "SeldonComponent",
     "SeldonMicroserviceException",
     "SeldonNotImplementedError",
     "SeldonResponse",
+    "Tuple",
+    "Union",
     "client_aggregate",
     "client_class_names",
     "client_custom_metrics",
@@ -171,5 +182,10 @@ __all__ = [
     "client_send_feedback",
     "client_transform_input",
     "client_transform_output",
+    "inspect",
+    "json",
+    "logger",
+    "logging",
     "np",
+    "os",
 ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
+import os
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Dict, Final, List, Optional, Tuple, Union  # noqa: UP035 - found by those who import everything
 
 import numpy as np
-from google.protobuf import json_format
+from google.protobuf import any_pb2, json_format
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import ListValue
 
 from servegraph import jsoncodec
@@ -21,83 +26,33 @@ from servegraph.serving.seldon.compat.env_utils import (
     get_model_name,
 )
 from servegraph.serving.seldon.compat.flask_utils import get_request
+from servegraph.serving.seldon.compat.json_messages import (
+    feedback_to_json,
+    json_of,
+    json_to_feedback,
+    json_to_seldon_message,
+    json_to_seldon_messages,
+    json_to_seldon_model_metadata,
+    json_to_seldonMessage,
+    seldon_message_to_json,
+    seldon_messages_to_json,
+    seldonMessage_to_json,
+)
+from servegraph.serving.seldon.compat.user_model import (
+    SeldonComponent,
+    client_class_names,
+    client_custom_tags,
+    client_feature_names,
+)
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Encoding, Message
 from servegraph.serving.seldon.proto import prediction_pb2
 from servegraph.settings import environment
 
+logger = logging.getLogger("servegraph")
+
 _ENCODINGS: Final[Mapping[str, Encoding]] = {"tensor": "tensor", "ndarray": "ndarray", "tftensor": "tftensor"}
 _TRUE: Final = ("1", "true", "t")
-
-# -- JSON and protobuf -------------------------------------------------------------------------------------------------
-
-
-def json_to_seldon_message(message_json: Any) -> Any:
-    """The ``SeldonMessage`` of a JSON object; an empty one of None.
-
-    Raises:
-        SeldonMicroserviceException: it is none (400).
-    """
-    return _parsed(message_json, prediction_pb2.SeldonMessage)
-
-
-def json_to_feedback(message_json: Any) -> Any:
-    """The ``Feedback`` of a JSON object.
-
-    Raises:
-        SeldonMicroserviceException: it is none (400).
-    """
-    return _parsed(message_json, prediction_pb2.Feedback)
-
-
-def json_to_seldon_messages(message_json: Any) -> Any:
-    """The ``SeldonMessageList`` of a JSON object.
-
-    Raises:
-        SeldonMicroserviceException: it is none (400).
-    """
-    return _parsed(message_json, prediction_pb2.SeldonMessageList)
-
-
-def json_to_seldon_model_metadata(metadata_json: Any) -> Any:
-    """The ``SeldonModelMetadata`` of a JSON object.
-
-    Raises:
-        SeldonMicroserviceException: it is none (400).
-    """
-    return _parsed(metadata_json, prediction_pb2.SeldonModelMetadata)
-
-
-def seldon_message_to_json(message_proto: Any) -> dict[str, Any]:
-    """The JSON object of a ``SeldonMessage``."""
-    return _json_of(message_proto)
-
-
-def seldon_messages_to_json(message_protos: Any) -> dict[str, Any]:
-    """The JSON object of a ``SeldonMessageList``."""
-    return _json_of(message_protos)
-
-
-def feedback_to_json(message_proto: Any) -> dict[str, Any]:
-    """The JSON object of a ``Feedback``."""
-    return _json_of(message_proto)
-
-
-def _json_of(message: Any) -> dict[str, Any]:
-    value: dict[str, Any] = json_format.MessageToDict(message)
-    return value
-
-
-def _parsed(value: Any, kind: Any) -> Any:
-    message = kind()
-    if value is None:
-        return message
-    try:
-        # What numpy has made of it is plain JSON first.
-        return json_format.ParseDict(jsoncodec.loads(jsoncodec.dumps(value)), message)
-    except (json_format.ParseError, TypeError, ValueError, RecursionError) as exc:
-        raise SeldonMicroserviceException(f"Invalid JSON: {str(exc)[:300]}") from exc
-
 
 # -- payloads ----------------------------------------------------------------------------------------------------------
 
@@ -134,7 +89,7 @@ def rest_datadef_to_array(datadef: Mapping[str, Any]) -> Any:
 
 def get_meta_from_proto(request: Any) -> dict[str, Any]:
     """The meta of a ``SeldonMessage`` as JSON object."""
-    return _json_of(request.meta)
+    return json_of(request.meta)
 
 
 def array_to_rest_datadef(data_type: str, array: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -313,11 +268,25 @@ def getenv_as_bool(*env_vars: str, default: bool = False) -> bool:
 __all__ = [
     "NONIMPLEMENTED_IMAGE_MSG",
     "NONIMPLEMENTED_MSG",
+    "Dict",
+    "Iterable",
+    "List",
     "ListValue",
+    "MessageToDict",
+    "Optional",
+    "ParseDict",
+    "SeldonComponent",
     "SeldonMicroserviceException",
+    "Tuple",
+    "Union",
+    "any_pb2",
     "array_to_grpc_datadef",
     "array_to_list_value",
     "array_to_rest_datadef",
+    "base64",
+    "client_class_names",
+    "client_custom_tags",
+    "client_feature_names",
     "construct_response",
     "construct_response_json",
     "extract_feedback_request_parts",
@@ -331,16 +300,22 @@ __all__ = [
     "getenv",
     "getenv_as_bool",
     "grpc_datadef_to_array",
+    "json",
     "json_format",
     "json_to_feedback",
+    "json_to_seldonMessage",
     "json_to_seldon_message",
     "json_to_seldon_messages",
     "json_to_seldon_model_metadata",
+    "logger",
     "logging",
     "make_tensor_proto",
     "np",
+    "os",
     "prediction_pb2",
     "rest_datadef_to_array",
+    "seldonMessage_to_json",
     "seldon_message_to_json",
     "seldon_messages_to_json",
+    "sys",
 ]
