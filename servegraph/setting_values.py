@@ -38,6 +38,7 @@ Size = Annotated[int, Kind("a size in bytes, such as 8MiB", minimum=1)]
 Seconds = Annotated[float, Kind("a number of seconds", minimum=0)]
 Positive = Annotated[float, Kind("a number of seconds", minimum=0, open_minimum=True)]
 OptionalText = str | None
+OptionalFlag = bool | None
 Milliseconds = Annotated[float, Kind("a number of milliseconds", minimum=0)]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[KMGT]B|[KMGT]iB?)?", re.IGNORECASE)
@@ -59,6 +60,8 @@ def coerce(value: Any, annotation: Any) -> Any:
         return _choice(value, get_args(annotation))
     if annotation is bool:
         return _boolean(value)
+    if annotation == OptionalFlag:
+        return None if value is None or value == "" else _boolean(value)
     if get_origin(annotation) is tuple:
         return _texts(value)
     if annotation == OptionalText and (value is None or isinstance(value, bool)):
@@ -77,7 +80,7 @@ def type_name(annotation: Any) -> str:
         return " | ".join(get_args(annotation))
     if get_origin(annotation) is tuple:
         return "a list of texts"
-    return {bool: "true | false", str: "a text", OptionalText: "a text"}[annotation]
+    return {bool: "true | false", OptionalFlag: "true | false", str: "a text", OptionalText: "a text"}[annotation]
 
 
 def read_file(path: Path) -> Mapping[str, Any]:

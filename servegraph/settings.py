@@ -49,7 +49,6 @@ ENV_FILE = "SERVEGRAPH_SETTINGS"
 
 OTHER_VARIABLES: Mapping[str, str] = {
     ENV_FILE: "The settings file to read when none is given on the command line.",
-    "SERVEGRAPH_ALLOW_PICKLE": "Whether models in pickle formats may be loaded where the deployment does not say.",
     "SERVEGRAPH_MODEL_HOSTS": "Hosts of private networks that packaged servers may fetch models from, over HTTP.",
     "SERVEGRAPH_PVC_ROOT": "The folder that the claim of a pvc:// model is mounted at; /mnt/pvc when not set.",
 }
@@ -195,6 +194,8 @@ class ServerSettings:
     """What NaN and infinity in an answer become: ``null``, or an error."""
     state_store: str | None = None
     """Where Seldon components keep their state: ``redis://host:port/db``, ``file:///folder``, ``on`` or ``off``."""
+    allow_pickle: bool | None = None
+    """Whether Seldon components may load pickled models and states, where their own parameters do not say it."""
     limits: LimitSettings = field(default_factory=LimitSettings)
     """How much one request, one connection and one worker may take."""
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)

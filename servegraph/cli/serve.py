@@ -33,6 +33,7 @@ FACTORY = "servegraph.runtimes.local:build_application"
     "--component", "components", multiple=True, metavar="NODE=CODE", help="Local code of a SeldonDeployment's node."
 )
 @click.option("--state-store", help="Where Seldon components keep what they learn: redis://host:port/db.")
+@click.option("--allow-pickle/--no-allow-pickle", default=None, help="Whether Seldon components may load pickles.")
 @click.option("--settings", "settings_file", type=click.Path(dir_okay=False), help="A YAML, JSON or TOML file.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting: limits.json_depth=32.")
 def command(

@@ -48,6 +48,7 @@ from servegraph.runtimes.server import GraphServer
 from servegraph.runtimes.worker_protocol import Edge, Receive, Scope, Send, WorkerInfo
 from servegraph.serving.dataplane import JSON, DataPlaneOptions, Reply
 from servegraph.serving.limits import JsonLimits, parse_json
+from servegraph.serving.seldon.pickles import set_pickle_policy
 from servegraph.serving.seldon.state_store import STATE_STORE
 from servegraph.settings import ServerSettings
 
@@ -343,6 +344,7 @@ def make_application(
         worker: the worker it runs in; ``None`` in a process of the user's own.
         services: what the runtime offers to steps by name; see `GraphContext.services`.
     """
+    set_pickle_policy(settings.allow_pickle)
     directory = metrics_directory(worker)
     registry = MetricsRegistry(directory, worker.slot if worker is not None else 0)
     context = function.new_context(worker_id=worker.slot if worker is not None else 0)

@@ -127,6 +127,7 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
         "max_requests": command.get("max_requests", environment.max_requests),
         "max_requests_jitter": command.get("max_requests_jitter", environment.max_requests_jitter),
         "state_store": command.get("state_store", None),
+        "allow_pickle": command.get("allow_pickle", None),
         **annotations.settings(),
         **dict(_assignment(text) for text in command.options.get("assignments") or ()),
     }
@@ -144,7 +145,6 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
         metadata=environment.metadata,
         flask=dict(environment.flask),
         state_store=_state_store(command, environment),
-        allow_pickle=command.options.get("allow_pickle"),
     )
     return options, settings
 

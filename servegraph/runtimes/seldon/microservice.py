@@ -17,7 +17,6 @@ from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.runtimes.worker_protocol import WorkerInfo
 from servegraph.serving.seldon.endpoint import ComponentEndpoint
 from servegraph.serving.seldon.locate import class_name
-from servegraph.serving.seldon.pickles import set_pickle_policy
 from servegraph.serving.seldon.state_store import state_key
 from servegraph.serving.seldon.step import METRIC_SINKS
 from servegraph.settings import ServerSettings
@@ -35,7 +34,6 @@ def build_microservice(target: Any, settings: ServerSettings, worker: WorkerInfo
         Exception: whatever the component's own module or constructor raises.
     """
     options = MicroserviceOptions.from_dict(target)
-    set_pickle_policy(options.allow_pickle)
     metrics = open_metrics(metrics_directory(worker), worker.slot if worker is not None else 0)
     sinks = partial(SeldonMetricSink, metrics, count_feedback=options.count_feedback)
     function = component_function(options)

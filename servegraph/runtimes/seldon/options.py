@@ -35,8 +35,6 @@ class MicroserviceOptions:
     """Fields of Flask's configuration, for components that use it."""
     state_store: str = ""
     """Where the component's state is kept; ``off`` for nowhere."""
-    allow_pickle: bool | None = None
-    """Whether pickled models and states may be loaded; ``None`` leaves it to the environment."""
     grpc_options: dict[str, Any] = field(default_factory=dict)
     """Fields of the gRPC edge's options that differ from the server's settings."""
 

@@ -1,8 +1,9 @@
 """Whether a model in a pickle format may be loaded: loading one runs whatever code it holds.
 
 A deployment says so for one component by its parameters ``allow_pickle`` and ``sha256``. Whoever runs the server may
-say so for all of them: `set_pickle_policy` (``--allow-pickle``), else ``SERVEGRAPH_ALLOW_PICKLE`` in the environment.
-What a component's own parameter says wins, so that one can be kept strict where the others need not be.
+say so for all of them by the server's setting ``allow_pickle`` (``--allow-pickle``, ``SERVEGRAPH_ALLOW_PICKLE``), which
+`set_pickle_policy` makes known here; without a server the variable alone says it. What a component's own parameter
+says wins, so that one can be kept strict where the others need not be.
 """
 
 from __future__ import annotations

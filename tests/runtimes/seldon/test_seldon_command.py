@@ -65,7 +65,6 @@ def test_command_without_options_has_the_defaults_of_seldon() -> None:
         metadata="",
         flask={},
         state_store="off",
-        allow_pickle=None,
         grpc_options={},
     )
     assert (settings.http_port, settings.grpc_port, settings.metrics_port) == (9000, 5000, 6000)
@@ -131,7 +130,7 @@ def test_variables_of_the_operator_reach_the_component() -> None:
 
 
 def test_options_are_the_same_after_their_way_to_a_worker() -> None:
-    served, _ = resolved("Model", parameters='[{"name": "a", "value": "1", "type": "INT"}]', allow_pickle=True)
+    served, _ = resolved("Model", parameters='[{"name": "a", "value": "1", "type": "INT"}]')
     assert MicroserviceOptions.from_dict(served.to_dict()) == served
     assert MicroserviceOptions.from_dict({"component": "A", "of_a_later_version": 1}) == MicroserviceOptions("A")
 
@@ -301,7 +300,7 @@ def test_place_of_the_state_may_be_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("leave", [True, False, None])
 def test_leave_for_pickles_is_handed_on_as_it_was_given(leave: bool | None) -> None:
-    assert resolved(allow_pickle=leave)[0].allow_pickle is leave
+    assert resolved(allow_pickle=leave)[1].allow_pickle is leave
 
 
 def test_annotations_win_over_the_defaults_and_further_settings_over_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from servegraph.errors import ModelLoadError, SettingsError
+from servegraph.runtimes.function import new_function
+from servegraph.runtimes.local import make_application
 from servegraph.serving.seldon.pickles import ENV_ALLOW, PicklePermission, pickle_allowed, set_pickle_policy
 from servegraph.serving.store_cache import tree_digest
-from servegraph.settings import OTHER_VARIABLES, load_settings
+from servegraph.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +49,21 @@ def test_pickle_allowed_environment_that_is_neither_is_an_error(monkeypatch: pyt
         pickle_allowed()
 
 
-def test_environment_name_is_known_to_the_settings() -> None:
-    assert ENV_ALLOW in OTHER_VARIABLES
-    assert load_settings(environ={ENV_ALLOW: "1"}) == load_settings(environ={})
+@pytest.mark.parametrize(("text", "allowed"), [("1", True), ("off", False), ("", None)])
+def test_environment_name_is_that_of_the_servers_setting(text: str, allowed: bool | None) -> None:
+    assert load_settings(environ={ENV_ALLOW: text}).allow_pickle is allowed
+    flag = load_settings(environ={ENV_ALLOW: text}, overrides={"allow_pickle": False})
+    assert flag.allow_pickle is False
+
+
+def test_server_in_this_process_keeps_to_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENV_ALLOW, "1")
+    function = new_function("f")
+    function.set_topology("flow").to(name="same", handler="(event)").respond()
+    make_application(function, load_settings(overrides={"allow_pickle": False}), [])
+    assert not pickle_allowed()
+    make_application(function, load_settings(), [])
+    assert pickle_allowed()
 
 
 def test_permission_refused_names_file_digest_and_what_allows_it(file: Path) -> None:
