@@ -169,6 +169,8 @@ def _map(meta: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _decoded(text: Any) -> bytes:
     if isinstance(text, str):
+        if "\n" in text:  # in lines, as MIME has it and the command of that name writes it
+            text = text.replace("\r", "").replace("\n", "")
         try:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as exc:

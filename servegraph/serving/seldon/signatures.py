@@ -17,7 +17,8 @@ from servegraph.errors import GraphError
 Invoke: TypeAlias = Callable[..., Any]
 """What a method is called through: takes everything there is to hand over, and hands on what the method takes."""
 
-_NO_META: Final = re.compile(r"got an unexpected keyword argument '(meta|routing)'$")
+# Python 3.13 adds the name of a parameter that is near.
+_NO_META: Final = re.compile(r"got an unexpected keyword argument '(meta|routing)'(\. Did you mean '\w+'\?)?$")
 
 
 def takes_rows(method: Callable[..., Any], name: str) -> Invoke:

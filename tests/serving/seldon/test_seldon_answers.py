@@ -108,6 +108,18 @@ def test_list_on_rest_keeps_what_numpy_would_change() -> None:
     assert body([[np.int64(1), np.float32(0.5)]]) == {"data": {"names": ["t:0", "t:1"], "ndarray": [[1, 0.5]]}}
 
 
+def test_list_on_grpc_goes_through_numpy() -> None:
+    value = answered([[1, "a"]], transport="grpc").value
+    assert (type(value), value.tolist()) == (np.ndarray, [["1", "a"]])
+
+
+def test_bytes_of_an_answer_do_not_change_with_those_of_the_component() -> None:
+    buffer = bytearray(b"ab")
+    message = answered(buffer)
+    buffer[0] = 0
+    assert message.value == b"ab"
+
+
 @pytest.mark.parametrize(
     ("result", "expected"),
     [

@@ -85,6 +85,11 @@ def test_first_payload_in_the_order_of_the_protocol_counts(body: dict[str, Any],
         assert message.value == value
 
 
+@pytest.mark.parametrize("text", ["AAEC\nAwQF", "AAEC\r\nAwQF\r\n", "AAECAwQF\n"])
+def test_bytes_may_come_in_lines(text: str) -> None:
+    assert message_from_rest({"binData": text}).value == b"\x00\x01\x02\x03\x04\x05"
+
+
 def test_names_may_be_null() -> None:
     assert message_from_rest({"data": {"names": None, "ndarray": [1]}}).names == []
 
@@ -120,6 +125,9 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"data": {"tftensor": 5}}, "tftensor"),
     ({"binData": "A"}, "binData is not base64"),
     ({"binData": "A?=="}, "binData is not base64"),
+    ({"binData": "AAAA!"}, "binData is not base64"),
+    ({"binData": "_-AA"}, "binData is not base64"),
+    ({"binData": "AAAA "}, "binData is not base64"),
     ({"binData": "ä"}, "binData is not base64"),
     ({"binData": 5}, "binData must be base64 text, not a number"),
     ({"binData": None}, "binData must be base64 text, not null"),

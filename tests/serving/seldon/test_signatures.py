@@ -154,6 +154,16 @@ def test_wrapper_that_takes_anything_is_called_without_meta_once_it_has_refused_
     assert seen == [["meta"], [], [], []]
 
 
+def test_wrapper_of_a_function_with_a_similar_parameter_is_called_without_meta() -> None:
+    def predict(X: Any, names: Any, metas: Any = None) -> Any:
+        return X, metas
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return predict(*args, **kwargs)
+
+    assert takes_rows(wrapper, "predict")(X, NAMES, META) == (X, None)
+
+
 def test_wrapper_that_tells_what_it_wraps_is_called_once() -> None:
     calls = []
 
