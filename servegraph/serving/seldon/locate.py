@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import re
-import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,14 +11,13 @@ from typing import Any, Final
 
 from servegraph.errors import GraphError, closest
 from servegraph.importing import import_object
+from servegraph.serving.seldon.file_modules import add_folder, module_of_file
 from servegraph.serving.seldon.flask_context import add_flask_hint
 from servegraph.serving.seldon.names import install_names
 from servegraph.serving.seldon.servers.implementations import IMPLEMENTATIONS, server_class, server_reference
 
 RUNTIME_PARAMETERS: Final = ("push_frequency",)
 """Parameters that are for the runtime, and for the class only where it takes them."""
-
-_importing = threading.RLock()
 
 
 def component_of(reference: Any, parameters: Mapping[str, Any], folder: str | Path | None = None) -> Any:
@@ -57,10 +51,9 @@ def find_component(name: str, folder: str | Path | None = None) -> Any:
     place, colon, attribute = name.partition(":")
     if place.endswith(".py"):
         file = Path(folder or ".", place).expanduser().resolve()
-        return _of_module(_module_of(file), attribute if colon else file.stem, name)
+        return _of_module(module_of_file(file), attribute if colon else file.stem, name)
     path = str(Path(folder or ".").absolute())
-    if path not in sys.path:
-        sys.path.append(path)
+    add_folder(path)
     if colon:
         return _with_hint(import_object, name)
     if not name or name.startswith("."):
@@ -99,32 +92,6 @@ def _of_module(module: ModuleType, name: str, reference: str) -> Any:
             raise GraphError(f"component {reference!r}: {where} has no {name!r}; {closest(name, classes)}")
         found = getattr(found, part)
     return found
-
-
-def _module_of(file: Path) -> ModuleType:
-    """The module of a file, imported once under a name of its own: many components are called ``Model.py``."""
-    if not file.is_file():
-        raise GraphError(f"there is no file {str(file)!r}")
-    digest = hashlib.sha256(str(file).encode("utf-8", "surrogatepass")).hexdigest()[:10]
-    name = f"servegraph_component_{re.sub(r'[^A-Za-z0-9_]', '_', file.stem)}_{digest}"
-    with _importing:
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise GraphError(f"{str(file)!r} is not a Python file (.py)")
-        if str(file.parent) not in sys.path:
-            sys.path.insert(0, str(file.parent))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException as exc:
-            sys.modules.pop(name, None)
-            if isinstance(exc, ImportError):
-                add_flask_hint(exc)
-            raise
-        return module
 
 
 def class_name(reference: str) -> str:
