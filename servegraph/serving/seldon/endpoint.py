@@ -106,15 +106,15 @@ class ComponentEndpoint(ComponentStep):
         if self.answer_page(event):
             return event
         try:
-            return super().do_event(event)
+            return self.answer(event)
         except Exception as exc:  # noqa: BLE001 - a handler of the component may have an answer to it
             return self._handled(exc, event)
 
-    async def _answer_async(self, event: Event) -> Event:
+    async def _do_event_async(self, event: Event) -> Event:
         if self.answer_page(event):
             return event
         try:
-            return await super()._answer_async(event)
+            return await self._answer_async(event)
         except Exception as exc:  # noqa: BLE001 - a handler of the component may have an answer to it
             return self._handled(exc, event)
 

@@ -49,3 +49,12 @@ class SeldonNotImplementedError(SeldonMicroserviceException):
 def envelope(info: str, reason: str) -> dict[str, Any]:
     """The body of every failed request: a `Status` of Seldon's protocol."""
     return {"status": {"code": -1, "info": info, "reason": reason, "status": 1}}
+
+
+def chosen_failure(exc: BaseException) -> tuple[int, str, str] | None:
+    """Status, message and reason of a `SeldonMicroserviceException`, ours or the real package's; else ``None``."""
+    if not any(cls.__name__ == "SeldonMicroserviceException" for cls in type(exc).__mro__):
+        return None
+    status = getattr(exc, "status_code", 400)
+    status = int(status) if isinstance(status, int) and 400 <= status <= 599 else 500
+    return status, str(getattr(exc, "message", exc)), str(getattr(exc, "reason", BAD_DATA))

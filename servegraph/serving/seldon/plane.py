@@ -20,7 +20,7 @@ from servegraph.graph.media import parse_media_type
 from servegraph.graph.plan import Plan
 from servegraph.serving.dataplane import JSON, DataPlane, DataPlaneOptions, Reply
 from servegraph.serving.limits import parse_json
-from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, envelope
+from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, chosen_failure, envelope
 from servegraph.serving.seldon.forms import json_field, multipart_value
 from servegraph.serving.seldon.tree_errors import NodeError
 
@@ -120,10 +120,9 @@ def cause_of(exc: BaseException) -> BaseException:
 def told(exc: BaseException) -> tuple[int, str, str]:
     """The HTTP status, the message and the reason that a failure is answered with."""
     fault = cause_of(exc)
-    if any(cls.__name__ == "SeldonMicroserviceException" for cls in type(fault).__mro__):
-        status = getattr(fault, "status_code", 400)
-        status = int(status) if isinstance(status, int) and 400 <= status <= 599 else 500
-        return status, str(getattr(fault, "message", fault)), str(getattr(fault, "reason", BAD_DATA))
+    chosen = chosen_failure(fault)
+    if chosen is not None:
+        return chosen
     if isinstance(fault, NodeError):
         return fault.status, fault.message, fault.reason
     if isinstance(fault, ServegraphError):

@@ -13,9 +13,19 @@ from servegraph.graph.plan import Route
 from servegraph.graph.run import Run
 from servegraph.serving.seldon.message import Feedback, Message, Meta
 from servegraph.serving.seldon.payload_log import LogOrigin, PayloadLog
+from servegraph.serving.seldon.rest import feedback_answer_to_rest
 from servegraph.serving.seldon.tree_branches import branch_for
 from servegraph.serving.seldon.tree_trip import Trip
-from servegraph.serving.seldon.unit import SeldonUnit, as_message, in_form_of, run_of, with_meta
+from servegraph.serving.seldon.unit import (
+    SeldonUnit,
+    as_feedback,
+    as_message,
+    in_form_of,
+    is_feedback,
+    read_body,
+    run_of,
+    with_meta,
+)
 from servegraph.settings import environment
 
 
@@ -101,8 +111,12 @@ class SeldonPredictor:
 
     async def do_event(self, event: Event) -> Event:
         """The answer of the graph, as a step of another one."""
-        run = run_of(event)
-        reply = await self.answer(as_message(event.body), event, run)
+        run, body = run_of(event), event.body
+        if is_feedback(body):
+            answer = await self.learn(read_body(self.name, as_feedback, body), event, run)
+            event.body = feedback_answer_to_rest(answer) if isinstance(body, dict) else answer
+            return event
+        reply = await self.answer(read_body(self.name, as_message, event.body), event, run)
         event.body = in_form_of(event.body, reply, self.name)
         return event
 

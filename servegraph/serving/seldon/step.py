@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from queue import SimpleQueue
 from typing import Any, Final
 
 from servegraph.errors import GraphError, ModelNotReadyError, RequestError
@@ -14,8 +12,9 @@ from servegraph.graph.paths import compile_input_path, compile_result_path
 from servegraph.serving.seldon.answers import RawAnswer, Transport
 from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
-from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.errors import SeldonMicroserviceException, chosen_failure
 from servegraph.serving.seldon.flask_context import Answer, FlaskContext
+from servegraph.serving.seldon.gates import gate_of
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.locate import component_of
 from servegraph.serving.seldon.message import KINDS, Feedback, Message
@@ -30,7 +29,7 @@ from servegraph.serving.seldon.rest import (
 )
 from servegraph.serving.seldon.state_store import state_key
 from servegraph.serving.seldon.step_state import restored
-from servegraph.serving.seldon.tree_errors import PassedThroughError
+from servegraph.serving.seldon.tree_errors import PassedThroughError, node_error
 
 METRIC_SINKS: Final = "seldon.metric_sinks"
 """The service of a runtime that gives the sink of a node's metrics, by its identity."""
@@ -102,9 +101,10 @@ class ComponentStep:
         self.result_path = result_path
         self._read = compile_input_path(input_path)
         self._write = compile_result_path(result_path)
-        self._gate = _gate(threads)
+        self._gate = gate_of(threads)
         if self.component.is_async:
-            self.do_event = self._answer_async  # type: ignore[method-assign, assignment]
+            self.answer = self._answer_async  # type: ignore[method-assign, assignment]
+            self.do_event = self._do_event_async  # type: ignore[method-assign, assignment]
 
     def replace_component(self, user_object: Any) -> None:
         """Serve another object of the same class, such as one that was kept; only before the first event."""
@@ -155,7 +155,32 @@ class ComponentStep:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def do_event(self, event: Event) -> Event:
-        """The event with the component's answer as its body."""
+        """The event with the component's answer as its body.
+
+        Raises:
+            NodeError: the component failed with a status of its own.
+            Exception: what else it raised.
+        """
+        try:
+            return self.answer(event)
+        except Exception as exc:
+            self._tell(exc)
+            raise
+
+    async def _do_event_async(self, event: Event) -> Event:
+        try:
+            return await self._answer_async(event)
+        except Exception as exc:
+            self._tell(exc)
+            raise
+
+    def _tell(self, exc: Exception) -> None:
+        """Raise a failure with a status of its own in words that other steps know: they know nothing of Seldon's."""
+        if chosen_failure(exc) is not None or isinstance(exc, PassedThroughError):
+            raise node_error(self.name, exc) from exc
+
+    def answer(self, event: Event) -> Event:
+        """The event with the component's answer as its body; raises whatever the component raises."""
         outer = event.body
         try:
             if self._read is not None:
@@ -238,62 +263,6 @@ class ComponentStep:
 
 async def _hand_over(work: Any) -> Any:
     return await work
-
-
-class _Open:
-    """Lets any number of calls through."""
-
-    def __enter__(self) -> None:
-        """Go on."""
-
-    def __exit__(self, *exc: object) -> None:
-        """Nothing."""
-
-    def is_free(self) -> bool:
-        return True
-
-
-class _One(_Open):
-    """Lets one call through at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
-
-    def is_free(self) -> bool:
-        return not self._lock.locked()
-
-
-class _Several(_Open):
-    """Lets some calls through at a time."""
-
-    def __init__(self, places: int) -> None:
-        self._places: SimpleQueue[None] = SimpleQueue()
-        for _ in range(places):
-            self._places.put(None)
-
-    def __enter__(self) -> None:
-        self._places.get()
-
-    def __exit__(self, *exc: object) -> None:
-        self._places.put(None)
-
-    def is_free(self) -> bool:
-        return not self._places.empty()
-
-
-def _gate(threads: int) -> _Open:
-    """What a component's methods pass through, so that no more of them run at once than it can take."""
-    if threads < 0:
-        raise GraphError(f"threads must be 0 (any number) or more, not {threads}")
-    if threads == 0:
-        return _Open()
-    return _One() if threads == 1 else _Several(threads)
 
 
 def message_of(answer: RawAnswer) -> Message:

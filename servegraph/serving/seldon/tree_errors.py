@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from servegraph.errors import DeadlineError, RequestError, ServegraphError, UnavailableError
-from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, envelope
+from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, chosen_failure, envelope
 
 INVALID_ROUTING: Final = "ENGINE_INVALID_ROUTING"
 INVALID_COMBINATION: Final = "ENGINE_INVALID_COMBINER_RESPONSE"
@@ -73,9 +73,10 @@ def node_error(node: str, exc: Exception) -> NodeError:
     if isinstance(exc, PassedThroughError):
         status = exc.status if 300 <= exc.status <= 599 else 500
         return NodeError(node, str(exc), status=status, reason=exc.reason, body=exc.body, content_type=exc.content_type)
-    if isinstance(exc, SeldonMicroserviceException):
-        status = exc.status_code if 400 <= exc.status_code <= 599 else 500
-        return NodeError(node, str(exc), status=status, reason=exc.reason)
+    chosen = chosen_failure(exc)
+    if chosen is not None:
+        status, message, reason = chosen
+        return NodeError(node, message, status=status, reason=reason)
     if isinstance(exc, DeadlineError):
         return NodeError(node, exc.message, status=exc.status, reason=INTERRUPTED)
     if isinstance(exc, ServegraphError):
@@ -88,9 +89,10 @@ def answer_of(exc: Exception) -> tuple[int, Any]:
     """The status and the body that a failed request is answered with: Seldon's envelope, or what a node sent."""
     if isinstance(exc, NodeError):
         return exc.status, exc.body if exc.body is not None else envelope(exc.message, exc.reason)
-    if isinstance(exc, SeldonMicroserviceException):
-        status = exc.status_code if 400 <= exc.status_code <= 599 else 500
-        return status, exc.to_dict()
+    chosen = chosen_failure(exc)
+    if chosen is not None:
+        status, message, reason = chosen
+        return status, envelope(message, reason)
     if isinstance(exc, ServegraphError):
         if isinstance(exc, DeadlineError):
             reason = INTERRUPTED

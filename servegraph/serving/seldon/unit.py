@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from servegraph.errors import GraphError, ModelNotReadyError
 from servegraph.graph.calls import make_call
@@ -14,6 +14,7 @@ from servegraph.graph.policies import StepPolicy
 from servegraph.graph.resolve import is_async
 from servegraph.graph.run import Run
 from servegraph.serving.seldon.builtin_units import builtin_calls
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Feedback, Message, Meta
 from servegraph.serving.seldon.metadata import ModelMetadata
 from servegraph.serving.seldon.parameters import typed_parameters
@@ -27,6 +28,8 @@ from servegraph.serving.seldon.tree_metrics import node_observer
 from servegraph.serving.seldon.tree_trip import Trip
 from servegraph.serving.seldon.unit_code import component_function
 from servegraph.serving.seldon.unit_options import UnitOptions
+
+Read = TypeVar("Read")
 
 _SLOTS: Final[Mapping[str, str]] = {
     "predict": "down",
@@ -193,9 +196,9 @@ class SeldonUnit:
             learns = isinstance(content, Feedback)
             event.body = await (self.node.learn(content, visit.trip) if learns else self.node.run(content, visit.trip))  # type: ignore[arg-type]
             return event
-        if isinstance(body, Feedback) or (isinstance(body, dict) and "reward" in body):
-            return await self._learned(event, body if isinstance(body, Feedback) else feedback_from_rest(body))
-        message = as_message(body)
+        if is_feedback(body):
+            return await self._learned(event, read_body(self.name, as_feedback, body))
+        message = read_body(self.name, as_message, body)
         run = run_of(event)
         trip = Trip.start(event.fork(None), run, message.meta)
         reply = await self.node.run(message, trip)
@@ -210,6 +213,32 @@ class SeldonUnit:
         if reply is not None:
             event.body = message_to_rest(reply) if as_json else reply
         return event
+
+
+def is_feedback(body: Any) -> bool:
+    """Whether a step's input is feedback: itself, or Seldon's JSON of it."""
+    return isinstance(body, Feedback) or (isinstance(body, dict) and "reward" in body)
+
+
+def as_feedback(body: Any) -> Feedback:
+    """The feedback that a step's input is.
+
+    Raises:
+        SeldonMicroserviceException: it is malformed (400).
+    """
+    return body if isinstance(body, Feedback) else feedback_from_rest(body)
+
+
+def read_body(name: str, read: Callable[[Any], Read], body: Any) -> Read:
+    """What a step reads of a body.
+
+    Raises:
+        NodeError: it is malformed, which is the caller's fault (400).
+    """
+    try:
+        return read(body)
+    except SeldonMicroserviceException as exc:
+        raise node_error(name, exc) from exc
 
 
 def run_of(event: Event) -> Run:

@@ -26,7 +26,7 @@ def component_function(step: ComponentStep, op: str) -> Callable[[Event], Any]:
         async def acall(event: Event) -> Message:
             event.path = path
             try:
-                answered: Event = await step.do_event(event)  # type: ignore[misc]
+                answered: Event = await step.answer(event)  # type: ignore[misc]
             except Exception as exc:  # noqa: BLE001 - a handler of the component may have an answer to it
                 return _handled(step, event, exc)
             message: Message = answered.body
@@ -37,7 +37,7 @@ def component_function(step: ComponentStep, op: str) -> Callable[[Event], Any]:
     def call(event: Event) -> Message:
         event.path = path
         try:
-            answered = step.do_event(event)
+            answered = step.answer(event)
         except Exception as exc:  # noqa: BLE001 - a handler of the component may have an answer to it
             return _handled(step, event, exc)
         message: Message = answered.body
