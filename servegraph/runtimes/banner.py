@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from servegraph import __version__, jsoncodec
@@ -13,18 +13,14 @@ from servegraph.graph.steps import RouterStep, Step
 from servegraph.runtimes.listening import HTTP
 from servegraph.runtimes.server import GraphServer
 from servegraph.runtimes.worker_protocol import WorkerInfo
+from servegraph.serving.description import DESCRIBE, EXAMPLE_INPUTS, SelfDescription
 from servegraph.serving.ensembles import VotingEnsemble
 from servegraph.serving.model_spec import Feature
 from servegraph.serving.routers import BaseModelRouter
 from servegraph.serving.v2 import V2ModelServer
 
-EXAMPLE_INPUTS = "example_inputs"
-"""A model's argument, class attribute or parameter: rows for the example request."""
 EXAMPLE_BODY = "example_body"
 """A function's parameter: the body of the example request."""
-
-EXAMPLE_PATH = "example_path"
-"""An attribute of a step that answers paths of its own: one that can be asked for with GET."""
 
 _MOST_LINES = 12
 _LONGEST_BODY = 1000
@@ -39,6 +35,8 @@ class Example:
     path: str
     body: bytes | None = None
     """JSON to POST; ``None`` is a GET."""
+    also: str = ""
+    """Another path that answers the same."""
 
     def curl(self, url: str) -> str:
         """The request as a line for a shell."""
@@ -64,7 +62,9 @@ def describe(server: GraphServer, url: str, ports: Mapping[str, int] | None = No
     """
     host = url.removeprefix("http://").rpartition(":")[0]
     rows = [*_served(server), ("URL", url), *((name, f"{host}:{port}") for name, port in (ports or {}).items())]
-    rows += [("docs", f"{url}/docs"), ("try", example(server).curl(url))]
+    request = example(server)
+    rows += [("docs", f"{url}/docs"), ("try", request.curl(url))]
+    rows += [("also at", url + request.also)] if request.also else []
     width = max(len(label) for label, _ in rows)
     lines = [f"servegraph {__version__} serves {server.function.uri}", ""]
     lines += [f"  {label:<{width}}  {text}" for label, text in rows]
@@ -82,7 +82,10 @@ def reachable_url(host: str, port: int) -> str:
 
 
 def _served(server: GraphServer) -> list[tuple[str, str]]:
-    if isinstance(server.graph, FlowGraph):
+    told = described(server)
+    if told is not None and told.rows:
+        rows = list(told.rows)
+    elif isinstance(server.graph, FlowGraph):
         rows = []
         for name, step in server.graph.steps.items():
             rows.append((_kind(step), _step(server, step)))
@@ -134,14 +137,23 @@ def _code(step: Step) -> str:
 # -- the example request -----------------------------------------------------------------------------------------------
 
 
+def described(server: GraphServer) -> SelfDescription | None:
+    """What the one step of a graph tells of its own paths; ``None`` for all other graphs."""
+    direct = server.plan.direct
+    tell = getattr(direct.target, DESCRIBE, None) if direct is not None else None
+    told = tell() if callable(tell) else None
+    return told if isinstance(told, SelfDescription) else None
+
+
 def example(server: GraphServer) -> Example:
     """A request for a server's graph: what the function or a model gives as its example, else a model of zeros by its
     metadata, else whether it is ready.
     """
-    direct = server.plan.direct
-    path = getattr(direct.target, EXAMPLE_PATH, None) if direct is not None else None
-    if path is not None:
-        return Example(path)
+    told = described(server)
+    if told is not None:
+        if told.body is None:
+            return Example(told.path)
+        return replace(_post(told.path, server.context.get_param(EXAMPLE_BODY, told.body)), also=told.also)
     if isinstance(server.graph, FlowGraph):
         body = server.context.get_param(EXAMPLE_BODY)
         return _post("/", body) if body is not None else Example(_READY)

@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from servegraph import __version__
-from servegraph.runtimes.banner import example
+from servegraph.runtimes.banner import described, example
 from servegraph.runtimes.server import GraphServer
 from servegraph.serving.ensembles import VotingEnsemble
 from servegraph.serving.routers import BaseModelRouter
@@ -18,7 +18,10 @@ _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 def openapi(server: GraphServer) -> dict[str, Any]:
     """The OpenAPI document of a server: its own paths, and those of its models or its flow."""
-    paths = {**_own_paths(), **_graph_paths(server)}
+    told = described(server)
+    steps = told.openapi if told is not None and told.openapi else {"paths": _graph_paths(server)}
+    paths = {**_own_paths(), **steps["paths"]}
+    schemas = {**_SCHEMAS, **steps.get("components", {}).get("schemas", {})}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -27,7 +30,7 @@ def openapi(server: GraphServer) -> dict[str, Any]:
             "description": server.function.spec.description or f"Served by servegraph {__version__}.",
         },
         "paths": paths,
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": schemas},
     }
 
 
@@ -199,12 +202,14 @@ def docs_page(server: GraphServer, url: str) -> bytes:
         for verb, operation in verbs.items()
     ]
     title = html.escape(document["info"]["title"])
-    line = html.escape(example(server).curl(url))
+    request = example(server)
+    line = html.escape(request.curl(url))
+    also = f"<p>Also at <code>{html.escape(url + request.also)}</code>.</p>" if request.also else ""
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
 <h1>{title}</h1><p class="sub">{html.escape(document["info"]["description"])}
 The machine-readable form is <a href="/openapi.json">openapi.json</a>.</p>
-<h2>Try it</h2><pre>{line}</pre><h2>Paths</h2><table>{"".join(rows)}</table>
+<h2>Try it</h2><pre>{line}</pre>{also}<h2>Paths</h2><table>{"".join(rows)}</table>
 <p>Every answer has <code>X-Request-Id</code>; send your own to set it. <code>X-Request-Timeout-Ms</code> shortens a
 request's time, <code>X-Server-Timing: 1</code> asks where it went.</p></body></html>"""
     return page.encode()

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from servegraph.errors import MethodNotAllowedError, NotFoundError, closest
 from servegraph.graph.events import Response
+from servegraph.serving.description import SelfDescription
+from servegraph.serving.seldon.deployment_described import describe_deployment
 from servegraph.serving.seldon.metadata import graph_to_proto, model_to_proto, requested_name
 from servegraph.serving.seldon.predictors import SeldonPredictor
 from servegraph.serving.seldon.unit import SeldonUnit
@@ -33,6 +35,10 @@ class Pages:
         self._prefix = prefix
         self._predictors = predictors
         self._main = next(p for p in predictors.values() if not p.shadow)
+
+    def describe(self) -> SelfDescription:
+        """The paths of the deployment, and a request that it answers."""
+        return describe_deployment(self._deployment, self._prefix, self._predictors)
 
     async def answer(self, path: str, method: str, predictor: SeldonPredictor | None = None) -> Response:
         """The page at a path.
@@ -87,7 +93,7 @@ class Pages:
     async def _api(self, path: str, parts: list[str]) -> Response:
         what, name = parts[0], "/".join(parts[1:])
         if what == "doc" and not name:
-            return _json(self._doc())
+            return _json(self.describe().openapi)
         if (what, name) in (("health", "status"), ("health", "ping"), ("status", "")):
             ready = await self._ready()
             return _json(
@@ -111,18 +117,6 @@ class Pages:
         local = [u for u in units if u.remote is None]
         remote = [u.remote.ready() for u in units if u.remote is not None]
         return all(u.loaded for u in local) and (not remote or all(await asyncio.gather(*remote)))
-
-    def _doc(self) -> dict[str, Any]:
-        """A short OpenAPI description of the predictions and the feedback."""
-        answer = {"responses": {"200": {"description": "A SeldonMessage."}}}
-        message = {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}
-        paths = {
-            f"{prefix}/api/{version}/{what}": {"post": {"requestBody": message, **answer}}
-            for prefix in ("", self._prefix)
-            for version in _VERSIONS
-            for what in ("predictions", "feedback")
-        }
-        return {"openapi": "3.0.3", "info": {"title": self._deployment, "version": "1"}, "paths": paths}
 
 
 async def _is_ready(unit: SeldonUnit) -> bool:

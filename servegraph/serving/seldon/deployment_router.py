@@ -19,6 +19,7 @@ from servegraph.graph.events import Event, Response
 from servegraph.graph.plan import Route
 from servegraph.graph.run import Run
 from servegraph.serving.dataplane import JSON, DataPlane
+from servegraph.serving.description import SelfDescription
 from servegraph.serving.seldon.deployment_pages import GRAPH_METADATA, MODEL_METADATA, Pages
 from servegraph.serving.seldon.message import Feedback, Message
 from servegraph.serving.seldon.plane import SeldonPlane
@@ -98,6 +99,10 @@ class SeldonDeploymentRouter:
         self._quick = Call(self.name, self._predict_now, False, Guard("inline", InlineLimits()))
         versions = {key: p.version for key, p in predictors.items()}
         self._observe = server_observer(self.context.services, self.deployment, versions)
+
+    def describe_self(self) -> SelfDescription:
+        """The paths of the deployment, and a request that it answers."""
+        return self._pages.describe()
 
     # -- requests ---------------------------------------------------------------------------------------------------
 

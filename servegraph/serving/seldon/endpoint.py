@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 from servegraph.errors import MethodNotAllowedError, NotFoundError
 from servegraph.graph.events import Event, Response
 from servegraph.serving.dataplane import JSON, DataPlane
+from servegraph.serving.description import SelfDescription
 from servegraph.serving.seldon.answers import RawAnswer
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Message
@@ -52,7 +53,6 @@ class ComponentEndpoint(ComponentStep):
     """
 
     data_plane: ClassVar[type[DataPlane]] = SeldonPlane
-    example_path: ClassVar[str] = "/health/status"
 
     def __init__(
         self,
@@ -80,6 +80,10 @@ class ComponentEndpoint(ComponentStep):
         """Have the component load its model, and read its metadata; raises what they raise."""
         self.metadata = ModelMetadata.of(self.user_object, self.component.identity.image, self._override)
         super().post_init(mode)
+
+    def describe_self(self) -> SelfDescription:
+        """The paths of the component, and one that can be asked for."""
+        return SelfDescription("/health/status", openapi=seldon_json())
 
     def operation_of(self, event: Event) -> Operation:
         """What an event's path asks for.

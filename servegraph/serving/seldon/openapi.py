@@ -1,8 +1,9 @@
-"""The OpenAPI document of a component: what ``/seldon.json`` answers."""
+"""The OpenAPI documents of components (``/seldon.json``) and of deployments (``/api/v1.0/doc/``)."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Final
 
 _BOTH: Final = ("get", "post")
@@ -21,6 +22,20 @@ _PATHS: Final[tuple[tuple[str, tuple[str, ...], str, str, str], ...]] = (
     ("/api/v0.1/feedback", _POST, "sendFeedback", "Feedback", "The same as /send-feedback"),
 )
 """Path, methods, operation, request and summary of each operation."""
+_DEPLOYMENT_POSTS: Final = (
+    ("predictions", "SeldonMessage", "The answer of a predictor"),
+    ("feedback", "Feedback", "Tell the nodes that answered how good an answer was"),
+)
+_DEPLOYMENT_PAGES: Final = (
+    ("/api/v1.0/status", "Any", "Whether all nodes can answer"),
+    ("/api/v1.0/status/{node}", "Any", "Whether a node can answer"),
+    ("/api/v1.0/health/status", "SeldonMessage", "Whether all nodes can answer"),
+    ("/api/v1.0/metadata", "Any", "What all nodes say of themselves"),
+    ("/api/v1.0/metadata/{node}", "SeldonModelMetadata", "What a node says of itself"),
+    ("/api/v1.0/doc/", "Any", "This document"),
+    ("/ready", "Any", "Whether all nodes can answer, without a body"),
+    ("/live", "Any", "Whether the process answers, without a body"),
+)
 
 
 @functools.cache
@@ -49,13 +64,34 @@ def seldon_json() -> dict[str, Any]:
     paths["/health/ping"] = {"get": {"summary": "Whether the process answers", "responses": {"200": pong}}}
     here = {"description": "This document", "content": {"application/json": {"schema": {"type": "object"}}}}
     paths["/seldon.json"] = {"get": {"summary": "This document", "responses": {"200": here}}}
+    return _document("Seldon component", paths)
+
+
+def deployment_json(name: str, prefix: str, nodes: Sequence[str]) -> dict[str, Any]:
+    """The OpenAPI 3.0 document of a deployment: its outer paths, by themselves and below a prefix.
+
+    Args:
+        name: the deployment's name.
+        prefix: ``/seldon/NAMESPACE/NAME``.
+        nodes: the names of its nodes.
+    """
+    node = {"name": "node", "in": "path", "required": True, "schema": {"type": "string", "enum": list(nodes)}}
+    paths: dict[str, Any] = {}
+    for base in ("", prefix):
+        for version in ("v1.0", "v0.1"):
+            for what, request, summary in _DEPLOYMENT_POSTS:
+                operation = {"summary": summary, "responses": _answers("SeldonMessage"), **_body(request)}
+                paths[f"{base}/api/{version}/{what}"] = {"post": operation}
+        for path, schema, summary in _DEPLOYMENT_PAGES:
+            operation = {"summary": summary, "responses": _answers(schema)}
+            paths[f"{base}{path}"] = {"get": {**operation, "parameters": [node]} if "{node}" in path else operation}
+    return _document(name, paths)
+
+
+def _document(title: str, paths: dict[str, Any]) -> dict[str, Any]:
     return {
         "openapi": "3.0.3",
-        "info": {
-            "title": "Seldon component",
-            "description": "Served by servegraph.",
-            "version": "v1.0",
-        },
+        "info": {"title": title, "description": "Served by servegraph.", "version": "v1.0"},
         "paths": paths,
         "components": {"schemas": _SCHEMAS},
     }
@@ -109,6 +145,7 @@ _BYTES: Final = {"type": "string", "format": "byte"}
 _ANY: Final[dict[str, Any]] = {"description": "Any JSON value."}
 
 _SCHEMAS: Final[dict[str, Any]] = {
+    "Any": _ANY,
     "SeldonMessage": _object(
         "A payload, one of data, strData, binData and jsonData, with what travels beside it.",
         status=_ref("Status"),

@@ -63,6 +63,12 @@ class SKLearnServer(PackagedServer):
             raise SeldonNotImplementedError("the answer has no column for each class")
         return [str(each) for each in classes]
 
+    @property
+    def example_inputs(self) -> list[list[float]] | None:
+        """A row of zeros, where the estimator tells how many columns it takes."""
+        columns = getattr(self._model, "n_features_in_", None)
+        return None if columns is None else [[0.0] * columns]
+
     def _called(self) -> str:
         return self.method if self.method in _METHODS else "predict"
 
