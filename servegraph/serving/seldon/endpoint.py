@@ -137,15 +137,22 @@ class ComponentEndpoint(ComponentStep):
         event.body = page(event)
         return True
 
-    def _handled(self, exc: Exception, event: Event) -> Event:
-        """The event with what the component's own error handlers make of a failure; raises it where there are none."""
+    def answer_failure(self, exc: Exception, event: Event) -> Response | None:
+        """What the component's own error handlers make of a failure; ``None`` where there are none."""
         answer = self.handle_error(exc, event)
         if answer is None:
-            raise exc
+            return None
         status, fields, body = answer
         headers = {k: v for k, v in fields if k.lower() not in ("content-type", "content-length")}
         content_type = next((v for k, v in fields if k.lower() == "content-type"), JSON)
-        event.body = Response(headers, body, content_type, status)
+        return Response(headers, body, content_type, status)
+
+    def _handled(self, exc: Exception, event: Event) -> Event:
+        """The event with the answer of the component's own error handlers; raises the failure where there are none."""
+        response = self.answer_failure(exc, event)
+        if response is None:
+            raise exc
+        event.body = response
         return event
 
     def _written(self, event: Event, op: Operation, answer: Message | RawAnswer, transport: Any) -> Any:

@@ -15,7 +15,7 @@ from servegraph.errors import (
 )
 from servegraph.graph.calls import Offloader
 from servegraph.graph.context import GraphContext
-from servegraph.graph.events import Event
+from servegraph.graph.events import Event, Response
 from servegraph.graph.media import parse_media_type
 from servegraph.graph.plan import Plan
 from servegraph.serving.dataplane import JSON, DataPlane, DataPlaneOptions, Reply
@@ -28,6 +28,10 @@ NO_JSON: Final = "Can't find JSON in data"
 _MOST_INFO: Final = 8000
 
 
+class UnreadableError(RequestError):
+    """A request has no JSON that can be read, wherever Seldon's clients put it."""
+
+
 class SeldonPlane(DataPlane):
     """Reads JSON from where Seldon's clients put it, and answers failures with Seldon's envelope."""
 
@@ -37,6 +41,9 @@ class SeldonPlane(DataPlane):
         super().__init__(plan, context, offloader, options)
         target = plan.direct.target if plan.direct is not None else None
         self._answer_page: Callable[[Event], bool] | None = getattr(target, "answer_page", None)
+        self._answer_failure: Callable[[Exception, Event], Response | None] | None = getattr(
+            target, "answer_failure", None
+        )
         self._passthrough: bool = getattr(target, "passthrough", False)
 
     def handle_now(self, event: Event) -> Reply | None:
@@ -53,7 +60,7 @@ class SeldonPlane(DataPlane):
         """Read the JSON of a request: of its body, its form, or its query.
 
         Raises:
-            SeldonMicroserviceException: there is none that can be read (400).
+            UnreadableError: there is none that can be read.
         """
         body = event.body
         if body.__class__ is not bytes and body.__class__ is not str:
@@ -64,10 +71,21 @@ class SeldonPlane(DataPlane):
         if content_type == JSON and body and not event._query:
             self._take(event, body)
             return
+        try:
+            text = self._found(event, body, content_type)
+        except SeldonMicroserviceException as exc:
+            raise UnreadableError(str(exc)) from exc
+        if text.__class__ is bytes or text.__class__ is str:
+            self._take(event, text)
+        else:
+            event.body = text
+
+    @staticmethod
+    def _found(event: Event, body: bytes | str, content_type: str) -> Any:
+        """The JSON text of a request, the value of a form of several parts, or ``None``."""
         media = parse_media_type(content_type)
         if media.essence == "multipart/form-data":
-            event.body = multipart_value(_bytes(body), content_type)
-            return
+            return multipart_value(_bytes(body), content_type)
         text: Any = None
         if media.essence == "application/x-www-form-urlencoded":
             text = json_field(_bytes(body).decode("utf-8", "replace"), "form")
@@ -75,10 +93,7 @@ class SeldonPlane(DataPlane):
             text = json_field(event._query, "query")
         if text is None and body and media.is_json:
             text = body if media.charset in (None, "utf-8", "utf8") else media.decode(_bytes(body))
-        if text is None:
-            event.body = None
-            return
-        self._take(event, text)
+        return text
 
     def _take(self, event: Event, text: bytes | str) -> None:
         """Put the value of a JSON text into the event, or the text where the component asks for that."""
@@ -89,7 +104,7 @@ class SeldonPlane(DataPlane):
         try:
             event.body = jsoncodec.loads(text) if limits is None else parse_json(_bytes(text), limits)
         except (jsoncodec.JSONDecodeError, UnicodeEncodeError) as exc:
-            raise SeldonMicroserviceException(f"{NO_JSON}: {exc}") from None
+            raise UnreadableError(f"{NO_JSON}: {exc}") from None
 
     def failure(self, exc: BaseException, event: Event, *, log: bool = True) -> Reply:
         """The reply to a request that failed: a `Status` in JSON, and the HTTP status that fits.
@@ -99,6 +114,10 @@ class SeldonPlane(DataPlane):
             event: the request.
             log: log the traceback of a server-side fault; for callers that do not raise it.
         """
+        if isinstance(exc, UnreadableError):
+            reply = self._own_answer(exc, event)
+            if reply is not None:
+                return reply
         status, info, reason = told(exc)
         fault = cause_of(exc)
         if log and status >= 500 and not isinstance(fault, UnavailableError):
@@ -110,6 +129,17 @@ class SeldonPlane(DataPlane):
         if isinstance(fault, MethodNotAllowedError) and fault.allow:
             headers["allow"] = ", ".join(fault.allow)
         return Reply(status, jsoncodec.dumps(body), JSON, headers, body, exc)
+
+    def _own_answer(self, exc: UnreadableError, event: Event) -> Reply | None:
+        """What the component's own error handlers make of a request that never reached it."""
+        if self._answer_failure is None:
+            return None
+        try:
+            response = self._answer_failure(SeldonMicroserviceException(exc.message), event)
+            return None if response is None else self._response(response)
+        except Exception:
+            self.context.logger.exception("the error handler for request %s failed", event.id)
+            return None
 
 
 def cause_of(exc: BaseException) -> BaseException:

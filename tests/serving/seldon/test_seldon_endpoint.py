@@ -13,7 +13,7 @@ import pytest
 from raw_http import Answer, Served, serving
 
 import servegraph
-from servegraph.errors import NotFoundError, OverloadedError, StepError
+from servegraph.errors import NotFoundError, OverloadedError, RequestFailedError, StepError
 from servegraph.graph.events import Event, Trigger
 from servegraph.runtimes.function import ServingFunction
 from servegraph.serving.seldon import wire
@@ -428,6 +428,58 @@ def test_flask_request_and_error_handlers_work_behind_a_server(asynchronous: boo
             )
         # What no handler is for is answered as ever.
         assert failed(served.ask("/route", ROWS), 400) == "Route not defined"
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", "multipart/form-data"])
+def test_error_handlers_of_flask_see_requests_that_cannot_be_read(content_type: str) -> None:
+    import flask
+
+    class Handling(Echo):
+        model_error_handler = flask.Blueprint("error_handlers", __name__)
+
+    @Handling.model_error_handler.app_errorhandler(SeldonMicroserviceException)
+    def handle(error: SeldonMicroserviceException) -> Any:
+        if flask.request.headers.get("X-Fail"):
+            raise KeyError("in the handler")
+        return flask.jsonify({"told": str(error), "body": flask.request.get_data(as_text=True)}), 422
+
+    with serving(endpoint(Handling())) as served:
+        answer = served.ask("/predict", b"{", {"content-type": content_type})
+        body = json.loads(answer.body)
+        assert (answer.status, body["told"].startswith("Can't find JSON in data")) == (422, True)
+        assert content_type == "text/plain" or body["body"] == "{"
+        failing = served.ask("/predict", b"{", {"content-type": content_type, "X-Fail": "1"})
+        if content_type == "text/plain":  # it came as far as the step, whose failure is now that of its handler
+            assert failed(failing, 500, "MICROSERVICE_INTERNAL_ERROR") == "'in the handler'"
+        else:
+            assert failed(failing, 400).startswith("Can't find JSON in data: ")
+
+
+def test_mock_server_tells_of_a_request_that_cannot_be_read_as_of_any_failure() -> None:
+    with endpoint(Echo()).to_mock_server() as server:
+        for content_type in ("application/json", "multipart/form-data", FORM):
+            with pytest.raises(RequestFailedError, match="Can't find JSON in data"):
+                server.test("/predict", "{", content_type=content_type)
+            answer = server.test("/predict", "{", content_type=content_type, silent=True)
+            assert (answer.status_code, answer.body["status"]["reason"]) == (400, "MICROSERVICE_BAD_DATA")
+
+
+@pytest.mark.parametrize("kind", [Echo, EchoAsync])
+def test_pages_of_a_component_in_this_process_need_no_wait(kind: type[Echo]) -> None:
+    with endpoint(kind()).to_mock_server() as server:
+        assert server.test("/health/ping") == "pong"
+        assert server.test("/metadata")["name"] == "echo"
+
+
+def test_metadata_is_not_there_before_the_component_is_loaded() -> None:
+    step = ComponentEndpoint(component=Echo())
+    with pytest.raises(SeldonMicroserviceException, match="the component is not loaded yet") as caught:
+        step.answer_page(Event(path="/metadata", method="GET"))
+    assert caught.value.status_code == 503
+    step.post_init()
+    event = Event(path="/metadata", method="GET")
+    assert step.answer_page(event)
+    assert event.body["name"] == "echo"
 
 
 def test_error_handlers_of_flask_are_not_asked_on_grpc() -> None:

@@ -21,6 +21,7 @@ from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.message import Feedback, Message, Meta
 from servegraph.serving.seldon.step import METRIC_SINKS, ComponentStep, message_of
+from servegraph.serving.seldon.tree_errors import PassedThroughError
 from servegraph.serving.seldon.user_model import SeldonResponse
 
 ROWS: dict[str, Any] = {"data": {"names": ["a", "b"], "ndarray": [[1, 2]]}}
@@ -362,3 +363,11 @@ def test_low_level_answer_that_is_no_message_is_the_components_fault(value: Any)
     assert caught.value.status_code == 500
     with pytest.raises(RequestFailedError, match="the component's answer is no message"):
         run(Raw(value), {"inputs": [[1]]})
+
+
+def test_low_level_answer_that_is_an_error_stays_one() -> None:
+    with pytest.raises(PassedThroughError) as caught:
+        message_of(RawAnswer({"status": {"code": 404}}, 404))
+    assert caught.value.status == 404
+    empty = message_of(RawAnswer({"meta": {"puid": "p"}, "status": {"info": "learnt"}}))
+    assert (empty.kind, empty.meta.puid, empty.status) == (None, "p", {"info": "learnt"})
