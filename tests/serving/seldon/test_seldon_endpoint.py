@@ -430,6 +430,12 @@ def test_flask_request_and_error_handlers_work_behind_a_server(asynchronous: boo
         assert failed(served.ask("/route", ROWS), 400) == "Route not defined"
 
 
+def test_answer_of_an_error_handler_has_its_media_type_once() -> None:
+    with endpoint(failing_with_flask(False)).to_mock_server() as server:
+        answer = server.test("/predict", ROWS, headers={"X-Fail": "all"}, silent=True)
+    assert (answer.status_code, answer.content_type, answer.headers) == (402, "application/json", {"X-Budget": "none"})
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "multipart/form-data"])
 def test_error_handlers_of_flask_see_requests_that_cannot_be_read(content_type: str) -> None:
     import flask
