@@ -25,6 +25,9 @@ from servegraph.graph.steps import QueueStep, RouterStep, Step
 _COMMON = frozenset({"name", "context", "input_path", "result_path", "full_event", "graph_step"})
 _METHODS = ("event_handler", "do_event", "do", "select_outlets")
 _NOTHING = object()
+ARGUMENT_PROBLEMS = "argument_problems"
+"""The classmethod by which a class checks its own arguments: it takes them and the folder that relative names start
+from, and gives the code and the message of each problem."""
 
 
 class CodeChecks:
@@ -33,11 +36,13 @@ class CodeChecks:
     Args:
         namespaces: where names are looked up before they are imported.
         exportable: also tell what cannot be written into a spec.
+        folder: where relative names in arguments start from.
     """
 
-    def __init__(self, namespaces: Sequence[Namespace], exportable: bool) -> None:
+    def __init__(self, namespaces: Sequence[Namespace], exportable: bool, folder: str | None = None) -> None:
         self.namespaces = namespaces
         self.exportable = exportable
+        self.folder = folder
         self._targets: dict[int, Any] = {}
         self._failures: dict[int, str] = {}
 
@@ -123,6 +128,9 @@ class CodeChecks:
         missing = [n for n, p in known.items() if _is_required(p) and n not in passed]
         if missing:
             yield "missing-argument", f"{target.__name__} needs the argument {', '.join(map(repr, missing))}"
+        own = getattr(target, ARGUMENT_PROBLEMS, None)
+        if own is not None:
+            yield from own(arguments, self.folder)
 
     def _callable(self, key: str, value: str) -> Iterator[tuple[str, str]]:
         try:

@@ -193,7 +193,9 @@ class _Artist:
 
 def _detail(step: Step, title: str) -> str:
     """The second line of a step's node: what it runs where its name does not tell, and in which function."""
-    if isinstance(step, QueueStep):
+    if step.plot_label is not None:
+        code = step.plot_label
+    elif isinstance(step, QueueStep):
         code = step.path
     elif step.class_name is not None:
         code = _short(step.class_name)

@@ -67,6 +67,19 @@ _MERMAID_NODES: dict[NodeKind, tuple[str, str]] = {
     "more": ("[", "]"),
     "missing": ("[", "]"),
 }
+# Graphviz's shapes that Mermaid has too; a step that asks for another is drawn as all of its kind.
+_MERMAID_SHAPES: dict[str, tuple[str, str]] = {
+    "box": ("[", "]"),
+    "circle": ("((", "))"),
+    "cylinder": ("[(", ")]"),
+    "diamond": ("{", "}"),
+    "ellipse": ("(", ")"),
+    "hexagon": ("{{", "}}"),
+    "invtrapezium": ("[\\", "/]"),
+    "parallelogram": ("[/", "/]"),
+    "rect": ("[", "]"),
+    "trapezium": ("[/", "\\]"),
+}
 _MERMAID_EDGES: dict[EdgeKind, str] = {
     "next": "-->",
     "route": "---",
@@ -172,7 +185,7 @@ def to_mermaid(drawing: Drawing) -> str:
 
 
 def _mermaid_node(node: Node) -> str:
-    left, right = _MERMAID_NODES[node.kind]
+    left, right = _MERMAID_SHAPES.get(node.shape or "", _MERMAID_NODES[node.kind])
     label = _entities(node.title, _MAX_TITLE)
     if node.detail:
         label += f"<br/><small>{_entities(node.detail, _MAX_DETAIL)}</small>"

@@ -102,6 +102,7 @@ _COMMON_FIELDS = (
     Field("policy", OBJECT, "Timeout, retries, failure and load."),
     Field("mutates", FLAG, "False: the code never changes the body that it is given.", always=True),
     Field("shape", TEXT, "Graphviz shape of the step in a plot."),
+    Field("plot_label", TEXT, "What a plot says of the step below its name, in place of its code."),
     Field("max_iterations", COUNT, "How often one event may pass the step in a cyclic graph."),
     Field("after", NAMES, "The steps that lead to this one; none makes it a start step."),
     Field("cycle_from", NAMES, "Those of 'after' that lead back."),

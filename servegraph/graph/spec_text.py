@@ -20,6 +20,7 @@ MAX_SPEC_NODES = 1_000_000
 """How many values a YAML text may stand for once its aliases are written out."""
 MAX_SPEC_DEPTH = 100
 """How deep values may be nested in each other."""
+_TOO_DEEP = f"is nested deeper than the {MAX_SPEC_DEPTH} levels of lists and objects that are read"
 
 _YAML_TYPES = ("null", "bool", "int", "float", "str", "seq", "map")
 _TAG = "tag:yaml.org,2002:"
@@ -68,7 +69,7 @@ def read_json(text: str | bytes) -> Any:
     except jsoncodec.JSONDecodeError as exc:
         raise SpecError(f"line {exc.lineno}, column {exc.colno}: this is no JSON: {exc.msg}") from exc
     except RecursionError as exc:
-        raise SpecError("the JSON is nested too deeply") from exc
+        raise SpecError(f"the JSON {_TOO_DEEP}") from exc
     return value
 
 
@@ -113,7 +114,7 @@ def _readable(text: str | bytes) -> Iterator[None]:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as exc:
         raise SpecError(f"this is no YAML that can be read: {exc}") from exc
     except RecursionError as exc:
-        raise SpecError("the YAML is nested too deeply") from exc
+        raise SpecError(f"the YAML {_TOO_DEEP}") from exc
 
 
 def with_line(error: SpecError, lines: Lines) -> SpecError:
@@ -135,7 +136,7 @@ def _check_depth(text: str | bytes) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_SPEC_DEPTH:
-                raise SpecError(f"{_place(event.start_mark)}it is nested too deeply")
+                raise SpecError(f"{_place(event.start_mark)}it {_TOO_DEEP}")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -171,7 +172,7 @@ class _YamlReader:
         if self.count > MAX_SPEC_NODES:
             raise self._refused(node, f"written out, its aliases make more than {MAX_SPEC_NODES} values")
         if depth > MAX_SPEC_DEPTH:
-            raise self._refused(node, "it is nested too deeply, or holds itself")
+            raise self._refused(node, f"it {_TOO_DEEP}, or holds itself")
         if node.tag.removeprefix(_TAG) not in _YAML_TYPES:
             shown = node.tag.removeprefix(_TAG)
             hint = "write it in quotes" if shown == "timestamp" else f"only {', '.join(_YAML_TYPES)} are read"

@@ -49,6 +49,8 @@ class StepOptions:
     """Kept for specs that carry it."""
     shape: str | None = None
     """Graphviz shape of the step in a plot."""
+    plot_label: str | None = None
+    """What a plot says of the step below its name; its code where none is given."""
     max_iterations: int | None = None
     """How often one event may pass the step in a cyclic graph."""
 
@@ -92,6 +94,7 @@ class Step:
         self.policy: StepPolicy = as_policy(options.policy)
         self.mutates = options.mutates
         self.shape = options.shape
+        self.plot_label = options.plot_label
         self.max_iterations = options.max_iterations
         self.endpoint_type = options.endpoint_type
         self.model_endpoint_creation_strategy = options.model_endpoint_creation_strategy

@@ -25,7 +25,12 @@ def check(graph: Graph, current_function: str = "*") -> None:
 
 
 def validate(
-    graph: Graph, *, namespaces: Sequence[Namespace] = (), current_function: str = "*", exportable: bool = False
+    graph: Graph,
+    *,
+    namespaces: Sequence[Namespace] = (),
+    current_function: str = "*",
+    exportable: bool = False,
+    folder: str | None = None,
 ) -> list[Problem]:
     """Everything that can be found wrong in a graph without making its objects; empty when that is nothing.
 
@@ -35,11 +40,12 @@ def validate(
             graph names are imported.
         current_function: the function whose steps run; ``"*"`` is all.
         exportable: also tell what cannot be written into a spec (lambdas, local classes, arguments without JSON).
+        folder: where relative names in the steps' arguments start from; the working directory if left out.
 
     Returns:
         Problems in the order: wiring, then the steps' code. Those of level ``error`` keep the graph from running.
     """
-    code = CodeChecks(namespaces, exportable)
+    code = CodeChecks(namespaces, exportable, folder)
     problems: list[Problem] = []
     if isinstance(graph, FlowGraph):
         problems.extend(wiring_problems(graph, current_function, code.traits))

@@ -405,7 +405,8 @@ class ServingFunction:
         """The problems of the graph that can be found without running it; empty when there are none."""
         from servegraph.graph.validate import validate
 
-        return validate(self.graph, namespaces=self.namespaces(namespace, sys._getframe(1).f_globals))
+        namespaces = self.namespaces(namespace, sys._getframe(1).f_globals)
+        return validate(self.graph, namespaces=namespaces, folder=self.spec.workdir or None)
 
     def to_dict(self) -> dict[str, Any]:
         """The function as data; see ``runtimes/function_spec.py``."""

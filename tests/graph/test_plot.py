@@ -173,6 +173,23 @@ def test_wrong_graph_attribute_is_refused(flow: Any, key: str, value: Any) -> No
         plot(flow, **{key: value})
 
 
+def test_label_of_a_step_stands_in_place_of_its_code() -> None:
+    graph = FlowGraph()
+    graph.to(handler=f, name="a", plot_label='kind "x"').to(handler=f, name="b", plot_label="")
+    dot, mermaid = plot(graph).dot, plot(graph).mermaid
+    assert "kind &quot;x&quot;" in node(dot, "a")
+    assert "font point-size" not in node(dot, "b")
+    assert '("a<br/><small>kind #34;x#34;</small>")' in mermaid
+    assert '("b")' in mermaid
+
+
+@pytest.mark.parametrize(("shape", "drawn"), [("diamond", '{"a"}'), ("invtrapezium", '[\\"a"/]'), ("folder", '("a")')])
+def test_shape_of_a_step_is_drawn_by_mermaid_where_it_has_it(shape: str, drawn: str) -> None:
+    graph = FlowGraph()
+    graph.to(handler=f, name="a", shape=shape, plot_label="")
+    assert f"n1{drawn}" in plot(graph).mermaid
+
+
 def test_shape_of_a_step_is_used_and_checked() -> None:
     graph = FlowGraph("sync")
     graph.to(handler=f, name="a", graph_shape="folder")

@@ -290,12 +290,14 @@ def test_class_that_its_module_no_longer_has_is_refused(monkeypatch: pytest.Monk
         ("steps:\n  a: !!python/name:os.system {}\n", "line 2, column 6: $.steps.a is of YAML's type 'python/name"),
         ("steps: {a: {handler: 2020-01-01}}", "is of YAML's type 'timestamp': write it in quotes"),
         ("steps: {on: {handler: f}}", "line 1, column 9: $.steps: the key True is no text: write it in quotes"),
-        ("a: &x [*x]", "it is nested too deeply, or holds itself"),
+        ("a: &x [*x]", "it is nested deeper than the 100 levels of lists and objects that are read, or holds itself"),
         ("", "the text is empty"),
         ("\0", "this is no YAML that can be read"),
         (b"\xff\xfe\xff", "this is no YAML that can be read"),
-        pytest.param("[" * 1_000_000, "line 1, column 101: it is nested too deeply", id="deep"),
-        pytest.param("- " * 1_000_000 + "x", "line 1, column 201: it is nested too deeply", id="deep-block"),
+        pytest.param("[" * 1_000_000, "line 1, column 101: it is nested deeper than the 100 levels", id="deep"),
+        pytest.param(
+            "- " * 1_000_000 + "x", "line 1, column 201: it is nested deeper than the 100 levels", id="deep-block"
+        ),
         ("x: 0x_\n", "this is no YAML that can be read"),
     ],
 )
@@ -378,6 +380,7 @@ _options = st.builds(
     model_endpoint_creation_strategy=st.none() | _texts,
     endpoint_type=st.none() | st.integers(0, 9),
     shape=st.none() | st.just("folder"),
+    plot_label=st.none() | _texts,
     max_iterations=st.none() | st.integers(1, 100),
 )
 
