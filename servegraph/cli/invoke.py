@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from servegraph import jsoncodec
-from servegraph.cli.target import load_target, show_traceback
-from servegraph.errors import RequestError, RequestFailedError
+from servegraph.cli.target import component_option, components_of, load_target, show_traceback
+from servegraph.errors import RequestError, RequestFailedError, SettingsError
 from servegraph.graph.events import Event, Response
+from servegraph.runtimes.function import ServingFunction
 
 
 @click.command(name="invoke", short_help="Send one request to a server or a function.")
@@ -27,6 +28,7 @@ from servegraph.graph.events import Event, Response
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds."
 )
 @click.option("--name", help="The function to call, where a file defines several.")
+@component_option
 def command(
     target: str,
     path: str,
@@ -35,6 +37,7 @@ def command(
     headers: tuple[str, ...],
     timeout: float,
     name: str | None,
+    components: tuple[str, ...],
 ) -> None:
     """Send one request to TARGET at PATH and print the answer.
 
@@ -52,11 +55,14 @@ def command(
         fields["Content-Type"] = "application/json"
     try:
         if target.startswith(("http://", "https://")):
+            if components:
+                raise SettingsError("--component is for a deployment that runs in this process, not for a server")
             from servegraph.runtimes.client import invoke
 
             answer = invoke(target, path, body, method, fields, timeout)
         else:
-            answer = _in_process(target, name, _event(path, body, method, fields, timeout))
+            function = load_target(target, name, components_of(components))
+            answer = _in_process(function, _event(path, body, method, fields, timeout))
     except RequestFailedError as exc:
         if isinstance(exc.body, (dict, list)):
             click.echo(jsoncodec.dumps(exc.body, indent=True).decode(), err=True)
@@ -64,9 +70,8 @@ def command(
     _show(answer)
 
 
-def _in_process(target: str, name: str | None, event: Event) -> Any:
+def _in_process(function: ServingFunction, event: Event) -> Any:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    function = load_target(target, name)
     with function.to_mock_server() as server:
         try:
             return server.run(event, get_body=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from servegraph.cli.target import load_target
+from servegraph.cli.target import component_option, components_of, load_target
 from servegraph.graph.plot import plot
 
 
@@ -18,10 +18,12 @@ from servegraph.graph.plot import plot
     help="The format.  [default: that of the file's ending, else mermaid]",
 )
 @click.option("--name", help="The function to draw, where a file defines several.")
-def command(target: str, output: str | None, form: str | None, name: str | None) -> None:
-    """Draw the graph of TARGET: a .py file or notebook, a graph spec, a folder, or module:attr.
+@component_option
+def command(target: str, output: str | None, form: str | None, name: str | None, components: tuple[str, ...]) -> None:
+    """Draw the graph of TARGET: a .py file or notebook, a graph spec or a SeldonDeployment, a folder, or module:attr.
 
-    Without -o the drawing is printed. SVG and PNG need Graphviz's program `dot`; the text formats need nothing.
+    The code of a SeldonDeployment need not be there. Without -o the drawing is printed. SVG and PNG need Graphviz's
+    program `dot`; the text formats need nothing.
 
     \b
     Examples:
@@ -30,7 +32,8 @@ def command(target: str, output: str | None, form: str | None, name: str | None)
     """  # noqa: D301 - click's mark for lines that stay as they are
     if output is None and form == "png":
         raise click.UsageError("a PNG image needs a file: -o graph.png")
-    drawing = plot(load_target(target, name).graph, output, form)
+    function = load_target(target, name, components_of(components), code_needed=False)
+    drawing = plot(function.graph, output, form)
     if output is not None:
         click.echo(f"wrote {output}", err=True)
         return

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from servegraph import jsoncodec
+from servegraph.cli.target import assignment, component_option, components_of
 from servegraph.errors import SettingsError
 from servegraph.settings import load_settings
 
@@ -29,9 +30,7 @@ FACTORY = "servegraph.runtimes.local:build_application"
 @click.option("--reload", is_flag=True, default=None, help="Restart when a source file changes. For development.")
 @click.option("--access-log/--no-access-log", default=None, help="Log one line for each request.")
 @click.option("--log-level", help="debug, info, warning, error or critical.  [default: info]")
-@click.option(
-    "--component", "components", multiple=True, metavar="NODE=CODE", help="Local code of a SeldonDeployment's node."
-)
+@component_option
 @click.option("--state-store", help="Where Seldon components keep what they learn: redis://host:port/db.")
 @click.option("--allow-pickle/--no-allow-pickle", default=None, help="Whether Seldon components may load pickles.")
 @click.option("--settings", "settings_file", type=click.Path(dir_okay=False), help="A YAML, JSON or TOML file.")
@@ -57,11 +56,11 @@ def command(
     from servegraph.runtimes.listening import GRPC, listeners_for
     from servegraph.runtimes.supervisor import Supervisor
 
-    given = dict(_assignment(c, "--component takes NODE=module:Class") for c in components)
+    given = components_of(components)
     described = describe(target, name, given)
     if flags["grpc_port"] not in (None, "off") and GRPC not in described["edges"]:
         raise SettingsError(f"--grpc-port: {described['name']} offers no gRPC service; SeldonDeployments do")
-    overrides = {**flags, **dict(_assignment(a) for a in assignments)}
+    overrides = {**flags, **dict(assignment(a) for a in assignments)}
     settings = load_settings(file=settings_file, overrides=overrides, function=described["settings"])
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s"
@@ -92,10 +91,3 @@ def describe(target: str, name: str | None, components: Mapping[str, str] | None
         raise click.exceptions.Exit(1)
     described: dict[str, Any] = jsoncodec.loads(done.stdout)
     return described
-
-
-def _assignment(text: str, form: str = "--set takes NAME=VALUE") -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise SettingsError(f"{form}, not {text!r}")
-    return name, value

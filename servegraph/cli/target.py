@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from servegraph.errors import ServegraphError, users_part
+import click
+
+from servegraph.errors import ServegraphError, SettingsError, users_part
 from servegraph.runtimes.function import ServingFunction
 from servegraph.runtimes.source import load_function
 
@@ -16,7 +18,46 @@ class TargetError(ServegraphError):
     """The user's file raised; its traceback has been shown."""
 
 
-def load_target(target: str, name: str | None = None, components: Mapping[str, str] | None = None) -> ServingFunction:
+component_option = click.option(
+    "--component", "components", multiple=True, metavar="NODE=CODE", help="Local code of a SeldonDeployment's node."
+)
+"""The option of all commands that load a function; `components_of` reads it."""
+
+
+def assignment(text: str, form: str = "--set takes NAME=VALUE") -> tuple[str, str]:
+    """The two sides of an option of the form ``NAME=VALUE``.
+
+    Raises:
+        SettingsError: it is none; the message says what the option takes.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise SettingsError(f"{form}, not {text!r}")
+    return name, value
+
+
+def components_of(given: Iterable[str]) -> dict[str, str]:
+    """The code by node that ``--component`` names.
+
+    Raises:
+        SettingsError: one is no ``NODE=CODE``, or a node is named twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, code = assignment(text, "--component takes NODE=module:Class")
+        if name in found:
+            raise SettingsError(f"--component {name} is given twice: {found[name]!r} and {code!r}")
+        found[name] = code
+    return found
+
+
+def load_target(
+    target: str,
+    name: str | None = None,
+    components: Mapping[str, str] | None = None,
+    *,
+    code_needed: bool = True,
+) -> ServingFunction:
     """The function of a target; see `load_function`.
 
     Raises:
@@ -24,7 +65,7 @@ def load_target(target: str, name: str | None = None, components: Mapping[str, s
         ServegraphError: there is no such function, or it cannot be read.
     """
     try:
-        return load_function(target, name, components)
+        return load_function(target, name, components, code_needed=code_needed)
     except ServegraphError:
         raise
     except Exception as exc:

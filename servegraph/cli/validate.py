@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import click
 
 from servegraph import jsoncodec
-from servegraph.cli.target import load_target
+from servegraph.cli.target import component_option, components_of, load_target
 from servegraph.errors import GraphError
 from servegraph.graph.problems import Problem
 from servegraph.graph.validate import validate
@@ -18,13 +19,14 @@ from servegraph.graph.validate import validate
 @click.option("--name", help="The function to check, where a file defines several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as a JSON array.")
 @click.option("--exportable", is_flag=True, help="Also tell what cannot be written into a spec.")
-def command(target: str, name: str | None, as_json: bool, exportable: bool) -> None:
-    """Check the graph of TARGET: a .py file or notebook, a graph spec, a folder, or module:attr.
+@component_option
+def command(target: str, name: str | None, as_json: bool, exportable: bool, components: tuple[str, ...]) -> None:
+    """Check the graph of TARGET: a .py file or notebook, a graph spec or a SeldonDeployment, a folder, or module:attr.
 
     Exits with 1 when there are errors, with 0 when there are only warnings or nothing.
     """
     try:
-        problems = find_problems(target, name, exportable)
+        problems = find_problems(target, name, exportable, components_of(components))
     except GraphError as exc:
         if not as_json:
             raise
@@ -39,14 +41,21 @@ def command(target: str, name: str | None, as_json: bool, exportable: bool) -> N
         raise click.exceptions.Exit(1)
 
 
-def find_problems(target: str, name: str | None = None, exportable: bool = False) -> list[Problem]:
+def find_problems(
+    target: str, name: str | None = None, exportable: bool = False, components: Mapping[str, str] | None = None
+) -> list[Problem]:
     """The problems of the graph that a target names.
 
     Raises:
         ServegraphError: the target cannot be loaded.
     """
-    function = load_target(target, name)
-    return validate(function.graph, namespaces=function.namespaces(), exportable=exportable)
+    function = load_target(target, name, components)
+    return validate(
+        function.graph,
+        namespaces=function.namespaces(),
+        exportable=exportable,
+        folder=function.spec.workdir or None,
+    )
 
 
 def _summary(problems: list[Problem]) -> str:

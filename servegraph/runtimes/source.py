@@ -140,7 +140,13 @@ def find_functions(module: ModuleType) -> dict[str, ServingFunction]:
     return found
 
 
-def load_function(target: str, name: str | None = None, components: Mapping[str, Any] | None = None) -> ServingFunction:
+def load_function(
+    target: str,
+    name: str | None = None,
+    components: Mapping[str, Any] | None = None,
+    *,
+    code_needed: bool = True,
+) -> ServingFunction:
     """The function that a command line or a worker's order names.
 
     Args:
@@ -149,27 +155,31 @@ def load_function(target: str, name: str | None = None, components: Mapping[str,
             these as ``function.py``, ``function.yaml``, ….
         name: the function's variable or its name, where the target holds several; the name of a bare graph's function.
         components: local code for the nodes of a SeldonDeployment, by node, container or image.
+        code_needed: whether the nodes of a SeldonDeployment must have code; without it a function can be drawn alone.
 
     Raises:
         NotFoundError: there is no such file, module or function, or there are several; the message says what there
             is and what to write.
-        SpecError: the spec cannot be read.
+        SpecError: the spec cannot be read, or components are given and it is no SeldonDeployment.
         Exception: whatever the user's own code raises, as it is.
     """
     path, part = _file_target(target)
     if path is None:
+        _check_unused(components, target)
         return _from_module(target)
     if part and name and part != name:
         raise NotFoundError(f"{target!r} names the function {part!r}, and name= says {name!r}")
     wanted = part or name
     if path.is_dir():
         path = _in_folder(path)
+    if path.suffix not in SPEC_SUFFIXES:
+        _check_unused(components, target)
     if path.suffix == ".py":
         function = _pick(load_file(path), wanted, str(path))
     elif path.suffix == ".ipynb":
         function = _from_notebook(path, wanted)
     elif path.suffix in SPEC_SUFFIXES:
-        function = _from_spec(path, wanted, components)
+        function = _from_spec(path, wanted, components, code_needed)
     else:
         raise NotFoundError(f"{str(path)!r} holds no function: give one of {', '.join(_SUFFIXES)}, or a folder")
     return _settled(function, path.resolve())
@@ -233,13 +243,22 @@ def _from_notebook(path: Path, wanted: str | None) -> ServingFunction:
     return function
 
 
-def _from_spec(path: Path, wanted: str | None, components: Mapping[str, Any] | None) -> ServingFunction:
+def _check_unused(components: Mapping[str, Any] | None, target: str) -> None:
+    """Raise `SpecError` for components of what has no nodes that they could be the code of."""
+    for name in components or {}:
+        raise SpecError(f"component {name!r} is given, and {target!r} is no SeldonDeployment: it has no such nodes")
+
+
+def _from_spec(
+    path: Path, wanted: str | None, components: Mapping[str, Any] | None, code_needed: bool
+) -> ServingFunction:
     from servegraph.runtimes.seldon.deployment import function_in_file
     from servegraph.runtimes.serving_spec import function_from_text
 
-    deployed = function_in_file(path, wanted, components)
+    deployed = function_in_file(path, wanted, components, code_needed=code_needed)
     if deployed is not None:
         return deployed
+    _check_unused(components, str(path))
     stem = path.resolve().parent.name if path.stem == "function" else path.stem
     try:
         function = function_from_text(path.read_bytes(), wanted or stem, is_json=path.suffix == ".json")

@@ -15,8 +15,9 @@ from servegraph.graph.flow import RouterGraph
 from servegraph.graph.steps import RouterStep, Step
 from servegraph.runtimes.function import ServingFunction, normalize_name
 from servegraph.runtimes.seldon.deployment_code import Code, CodeFinder
-from servegraph.runtimes.seldon.deployment_state import check_state_names, state_of
-from servegraph.serving.seldon.deployment import Deployment, PredictorSpec, UnitSpec
+from servegraph.runtimes.seldon.deployment_drawing import drawn_deployment, drawn_predictor, drawn_unit
+from servegraph.runtimes.seldon.deployment_state import STATE, check_annotated_names, state_of
+from servegraph.serving.seldon.deployment import CLASS, Deployment, PredictorSpec, UnitSpec
 from servegraph.serving.seldon.deployment_reading import parse_deployment, read_deployments
 from servegraph.serving.seldon.parameters import typed_parameters
 
@@ -27,7 +28,12 @@ UNIT: Final = f"{_HERE}.unit.SeldonUnit"
 
 
 def function_from_text(
-    text: str | bytes, folder: str | Path = ".", name: str | None = None, components: Mapping[str, Any] | None = None
+    text: str | bytes,
+    folder: str | Path = ".",
+    name: str | None = None,
+    components: Mapping[str, Any] | None = None,
+    *,
+    code_needed: bool = True,
 ) -> ServingFunction:
     """The function of the SeldonDeployment in a YAML or JSON text.
 
@@ -36,6 +42,7 @@ def function_from_text(
         folder: where the code of its components is looked for.
         name: the deployment, where there are several.
         components: local code by the name of a node, container or image; see `CodeFinder`.
+        code_needed: whether each node must have code; a function with nodes that have none can be drawn, not run.
 
     Raises:
         SpecError: the text cannot be read, or a node has nothing to run.
@@ -46,29 +53,38 @@ def function_from_text(
         raise NotFoundError("the text holds no SeldonDeployment")
     names = [d.name for d in found]
     if name is None and len(found) > 1:
-        raise NotFoundError(f"the text holds {len(found)} deployments: name one of {', '.join(names)}")
+        raise NotFoundError(
+            f"the text holds {len(found)} deployments, {', '.join(names)}: say which one with --name (in Python, name=)"
+        )
     for deployment in found:
         if name is None or name in (deployment.name, normalize_name(deployment.name)):
-            return function_from_deployment(deployment, folder, components)
+            return function_from_deployment(deployment, folder, components, code_needed=code_needed)
     raise NotFoundError(f"the text holds no deployment {name!r}; {closest(str(name), names)}")
 
 
 def function_from_deployment(
-    deployment: Deployment | Mapping[str, Any], folder: str | Path = ".", components: Mapping[str, Any] | None = None
+    deployment: Deployment | Mapping[str, Any],
+    folder: str | Path = ".",
+    components: Mapping[str, Any] | None = None,
+    *,
+    code_needed: bool = True,
 ) -> ServingFunction:
     """The function of a deployment; see `function_from_text`."""
     if not isinstance(deployment, Deployment):
         deployment = parse_deployment(deployment)
-    check_state_names(deployment)
-    finder = CodeFinder(Path(folder), components)
+    for annotation in (STATE, CLASS):
+        check_annotated_names(deployment, annotation)
+    finder = CodeFinder(Path(folder), components, optional=not code_needed)
     arguments = {"deployment": deployment.name, "namespace": deployment.namespace}
-    graph = RouterGraph(ROUTER, dict(arguments), None, "")
+    graph = RouterGraph(ROUTER, dict(arguments), None, "", drawn_deployment(deployment))
     graph.name = "deployment"
     for predictor in deployment.predictors:
-        step = RouterStep(PREDICTOR, {**arguments, **_shares(predictor)}, None, predictor.name)
+        step = RouterStep(
+            PREDICTOR, {**arguments, **_shares(predictor)}, None, predictor.name, drawn_predictor(predictor)
+        )
         step.add_route(predictor.graph.name, _unit_step(predictor.graph, predictor, deployment, finder))
         graph.add_route(predictor.name, step)
-    finder.check_used()
+    finder.check()
     function = ServingFunction(deployment.name, deployment.namespace)
     function.labels = dict(deployment.labels)
     function.spec.graph = graph
@@ -98,9 +114,10 @@ def _unit_step(unit: UnitSpec, predictor: PredictorSpec, deployment: Deployment,
     if parameters:
         arguments["parameters"] = parameters
     arguments["unit"] = _options(unit, code, predictor, deployment)
+    drawn = drawn_unit(unit, code.reference)
     if not unit.children:
-        return Step(UNIT, arguments, None, unit.name)
-    step = RouterStep(UNIT, arguments, None, unit.name)
+        return Step(UNIT, arguments, None, unit.name, drawn)
+    step = RouterStep(UNIT, arguments, None, unit.name, drawn)
     for child in unit.children:
         step.add_route(child.name, _unit_step(child, predictor, deployment, finder))
     return step
@@ -148,9 +165,11 @@ def _options(unit: UnitSpec, code: Code, predictor: PredictorSpec, deployment: D
 
 
 def function_in_file(
-    path: Path, name: str | None = None, components: Mapping[str, Any] | None = None
+    path: Path, name: str | None = None, components: Mapping[str, Any] | None = None, *, code_needed: bool = True
 ) -> ServingFunction | None:
     """The function of the SeldonDeployment in a file; ``None`` where the file holds something else.
+
+    Arguments are those of `function_from_text`.
 
     Raises:
         SpecError: the deployment is wrong; the message begins with the file.
@@ -161,7 +180,7 @@ def function_in_file(
     try:
         if not read_deployments(data):
             return None
-        return function_from_text(data, path.resolve().parent, name, components)
+        return function_from_text(data, path.resolve().parent, name, components, code_needed=code_needed)
     except SpecError as exc:
         raise SpecError(f"{path}: {exc.message.replace('$.', '', 1)}") from exc
     except NotFoundError as exc:

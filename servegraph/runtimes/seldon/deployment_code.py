@@ -43,21 +43,25 @@ class CodeFinder:
             or ``grpc://host:port``; a class or an object; or a mapping with ``class`` (or ``endpoint``) and
             ``parameters``.
 
+        optional: whether a node may be without code: a drawing needs none.
+
     Raises:
         SpecError: the file, or one of its entries, cannot be read.
     """
 
-    def __init__(self, folder: Path, components: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, components: Mapping[str, Any] | None = None, *, optional: bool = False) -> None:
         self.folder = folder.resolve()
         given = {**_from_file(self.folder), **(components or {})}
         self._given = {name: _code_of(name, value) for name, value in given.items()}
         self._extra = set(components or {})
+        self._optional = optional
+        self._missing: dict[str, UnitSpec] = {}
 
     def find(self, unit: UnitSpec, predictor: PredictorSpec) -> Code:
-        """What answers for a node.
+        """What answers for a node; no code where there is none, which `check` then tells.
 
         Raises:
-            SpecError: there is nothing; the message says what to write.
+            SpecError: there is no such packaged server.
         """
         given = self._named(_names_of(unit))
         if given is not None:
@@ -72,21 +76,39 @@ class CodeFinder:
         found = self._in_folder(unit)
         if found is not None:
             return Code(found)
-        if unit.packaged:
+        if unit.packaged and not self._optional:
             raise SpecError(
                 f"{unit.path}.implementation: there is no packaged server {unit.implementation!r}; "
                 f"{closest(unit.implementation, IMPLEMENTATIONS)}"
             )
-        raise SpecError(
-            f"{unit.path}.name: there is no code here for node {unit.name!r}: give --component "
-            f"{unit.name}=module:Class, write it into components.yaml, or put its code into the folder "
-            f"{str(self.folder / unit.name)!r}"
-        )
+        self._missing.setdefault(unit.name, unit)
+        return Code()
 
-    def check_used(self) -> None:
-        """Raise `SpecError` for a component that was given by hand and is no node."""
-        for name in self._extra:
-            raise SpecError(f"component {name!r} is given, and no node, container or image has that name")
+    def check(self) -> None:
+        """Raise `SpecError` for all nodes that have no code, and for code that was given by hand and is of no node."""
+        missing = [] if self._optional else list(self._missing.values())
+        found = [self._without_code(missing)] if missing else []
+        found += [
+            f"component {name!r} is given, and no node, container or image has that name"
+            for name in sorted(self._extra)
+        ]
+        if found:
+            raise SpecError("; ".join(found))
+
+    def _without_code(self, missing: list[UnitSpec]) -> str:
+        """What to say of nodes that have no code."""
+        first, *others = missing
+        options = " ".join(f"--component {unit.name}=module:Class" for unit in missing)
+        if not others:
+            return (
+                f"{first.path}.name: there is no code here for node {first.name!r}: give {options}, write it into "
+                f"components.yaml, or put its code into the folder {str(self.folder / first.name)!r}"
+            )
+        names = ", ".join(repr(unit.name) for unit in missing)
+        return (
+            f"{first.path}.name: there is no code here for {len(missing)} nodes, {names}: give {options}, write them "
+            f"into components.yaml, or put the code of each into a folder of its name in {str(self.folder)!r}"
+        )
 
     def _named(self, names: Iterable[str]) -> Code | None:
         found = None

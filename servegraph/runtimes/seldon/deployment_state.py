@@ -37,8 +37,8 @@ def state_of(unit: UnitSpec, predictor: PredictorSpec) -> str:
     return ""
 
 
-def check_state_names(deployment: Deployment) -> None:
-    """Raise `SpecError` for an annotation that names a node that is not there.
+def check_annotated_names(deployment: Deployment, annotation: str) -> None:
+    """Raise `SpecError` where an annotation has the name of a node behind it that is not there.
 
     One of the deployment, which all predictors have, may name a node of any of them.
     """
@@ -49,7 +49,7 @@ def check_state_names(deployment: Deployment) -> None:
         own = names[predictor.name]
         every = [name for found in names.values() for name in found]
         for key in _annotations(predictor):
-            name = key.removeprefix(f"{STATE}.")
+            name = key.removeprefix(f"{annotation}.")
             valid = every if key in everywhere else own
             if name != key and name not in valid:
                 raise SpecError(f"{predictor.path}: annotation {key}: there is no node {name!r}; {closest(name, own)}")

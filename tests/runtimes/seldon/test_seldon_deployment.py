@@ -203,7 +203,7 @@ def test_what_cannot_be_found_is_told_with_the_file(tmp_path: Path, files: Any, 
 def test_file_with_several_deployments_asks_which(tmp_path: Path) -> None:
     graph = "    - {name: main, graph: {name: m, implementation: SIMPLE_MODEL}}\n"
     write(tmp_path, **{"d.yaml": HEAD + graph + "---" + HEAD.replace("sums", "second") + graph})
-    with pytest.raises(NotFoundError, match="holds 2 deployments: name one of sums, second"):
+    with pytest.raises(NotFoundError, match="holds 2 deployments, sums, second: say which one with --name"):
         load_function(str(tmp_path / "d.yaml"))
     assert load_function(str(tmp_path / "d.yaml"), "second").name == "second"
     with pytest.raises(NotFoundError, match="no deployment 'third'"):
