@@ -26,7 +26,8 @@ from servegraph.serving.seldon.deployment import (
 )
 from servegraph.serving.seldon.deployment_checks import check_deployment
 from servegraph.serving.seldon.deployment_fields import Section
-from servegraph.serving.seldon.parameters import PARAMETER_TYPES
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.parameters import PARAMETER_TYPES, typed_parameters
 
 KIND: Final = "SeldonDeployment"
 VERSIONS: Final = tuple(f"machinelearning.seldon.io/{v}" for v in ("v1", "v1alpha2", "v1alpha3"))
@@ -183,7 +184,7 @@ def _node(section: Section, containers: Mapping[str, Container], depth: int) -> 
     children = section.objects("children", "a node of a graph", single=True)
     implementation = section.text("implementation", UNKNOWN_IMPLEMENTATION).upper() or UNKNOWN_IMPLEMENTATION
     methods = _methods(section)
-    given = section.choice("type", TYPES, "UNKNOWN_TYPE")
+    given = None if section.values.get("type") is None else section.choice("type", TYPES, "UNKNOWN_TYPE")
     return UnitSpec(
         name=name,
         path=section.path,
@@ -199,13 +200,13 @@ def _node(section: Section, containers: Mapping[str, Container], depth: int) -> 
     )
 
 
-def _defaulted(given: str, methods: tuple[str, ...], implementation: str) -> str:
+def _defaulted(given: str | None, methods: tuple[str, ...], implementation: str) -> str:
     """The type of a node: what says nothing about itself is a model, and so is every packaged server."""
-    if given == "UNKNOWN_TYPE" and not methods and implementation == UNKNOWN_IMPLEMENTATION:
+    if given is None and not methods and implementation == UNKNOWN_IMPLEMENTATION:
         return "MODEL"
-    if given == "UNKNOWN_TYPE" and implementation.endswith("_SERVER"):
+    if given in (None, "UNKNOWN_TYPE") and implementation.endswith("_SERVER"):
         return "MODEL"
-    return given
+    return given or "UNKNOWN_TYPE"
 
 
 def _methods(section: Section) -> tuple[str, ...]:
@@ -241,7 +242,13 @@ def _parameter(section: Section) -> UnitParameter:
     name = section.text("name")
     if not name:
         raise section.refuse("name", "a parameter needs a name")
-    return UnitParameter(name, section.text("value"), section.choice("type", PARAMETER_TYPES, "STRING"))
+    parameter = UnitParameter(name, section.text("value"), section.choice("type", PARAMETER_TYPES, "STRING"))
+    try:
+        typed_parameters([parameter.to_dict()])
+    except SeldonMicroserviceException:
+        why = f"the parameter {name!r} is of type {parameter.type}, and {parameter.value[:80]!r} is none"
+        raise section.refuse("value", why) from None
+    return parameter
 
 
 def _logger(section: Section) -> UnitLogger | None:

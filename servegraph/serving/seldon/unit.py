@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from servegraph.errors import GraphError, ModelNotReadyError
@@ -26,6 +26,7 @@ from servegraph.serving.seldon.tree_branches import Visit, branch_for
 from servegraph.serving.seldon.tree_errors import node_error
 from servegraph.serving.seldon.tree_metrics import node_observer
 from servegraph.serving.seldon.tree_trip import Trip
+from servegraph.serving.seldon.unit_checks import unit_problems
 from servegraph.serving.seldon.unit_code import component_function
 from servegraph.serving.seldon.unit_options import UnitOptions
 
@@ -91,6 +92,11 @@ class SeldonUnit:
         self.node = Node(self.name, self._image(), calls, children, mutates)
         self.node.logged = frozenset(self.options.logged)
         self.node.url = self.options.log_url
+
+    @classmethod
+    def argument_problems(cls, arguments: Mapping[str, Any], folder: str | None = None) -> Iterator[tuple[str, str]]:
+        """Code and message of each problem in the arguments of a node; see `unit_problems`."""
+        return unit_problems(arguments, folder)
 
     # -- building ---------------------------------------------------------------------------------------------------
 
