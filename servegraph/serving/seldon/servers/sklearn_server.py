@@ -28,6 +28,8 @@ class SKLearnServer(PackagedServer):
         allow_pickle: whether a pickle may be loaded.
         sha256: the digest that the file must have.
         trusted_types: names of further types that a ``.skops`` file may hold, with commas between them.
+        name_classes: whether the answer's columns are named by the model's classes; they are ``t:0``, ``t:1``, … else,
+            as those of Seldon's server are.
     """
 
     FILES = ("model.joblib", "model.skops", "model.pkl", "model.pickle")
@@ -41,20 +43,24 @@ class SKLearnServer(PackagedServer):
         allow_pickle: bool | None = None,
         sha256: str = "",
         trusted_types: str = "",
+        name_classes: bool = False,
     ) -> None:
         super().__init__(model_uri, allow_pickle=allow_pickle, sha256=sha256)
         self.method = method
         self.trusted_types = tuple(trusted_types.replace(",", " ").split())
+        self.name_classes = name_classes
         self._model: Any = None
         self._call: Callable[[Any], Any] | None = None
         self._by_name: list[str] = []
 
     def class_names(self) -> list[str]:
-        """The classes, where the answer has one column for each.
+        """The classes, where they are asked for and the answer has one column for each.
 
         Raises:
-            SeldonNotImplementedError: it has not.
+            SeldonNotImplementedError: they are not, or it has not.
         """
+        if not self.name_classes:
+            raise SeldonNotImplementedError("classes are no names unless the parameter name_classes says so")
         classes = getattr(self._model, "classes_", None)
         each_its_column = self._called() == "predict_proba" or (
             self._called() == "decision_function" and getattr(self._model, "decision_function_shape", "ovr") == "ovr"

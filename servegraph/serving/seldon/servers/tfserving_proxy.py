@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from servegraph.errors import ModelLoadError
@@ -13,6 +15,11 @@ from servegraph.serving.seldon.message import Message, Meta
 from servegraph.serving.seldon.servers.inputs import as_array
 from servegraph.serving.seldon.servers.proxied import JsonServer
 from servegraph.serving.seldon.servers.tfserving_grpc import PREDICT_REQUEST, PREDICT_RESPONSE, PredictService
+
+logger = logging.getLogger("servegraph.serving.seldon")
+
+_REST: Final = "http://0.0.0.0:2001"
+_GRPC: Final = "0.0.0.0:2000"
 
 
 class TfServingProxy:
@@ -29,14 +36,15 @@ class TfServingProxy:
         signature_name: the signature to call.
         model_input: the name of the signature's input that an array is; needed over gRPC.
         model_output: the name of the output to answer with; by default the only one.
-        model_uri: accepted, since operators set it; the other server has the model.
+        model_uri: where the other server has its model from; not read here. With it and no endpoint, a warning says
+            what is to be started.
         timeout_s: seconds for one call.
     """
 
     def __init__(
         self,
-        rest_endpoint: str = "http://0.0.0.0:2001",
-        grpc_endpoint: str = "0.0.0.0:2000",
+        rest_endpoint: str = _REST,
+        grpc_endpoint: str = _GRPC,
         model_name: str = "",
         signature_name: str = "serving_default",
         model_input: str = "",
@@ -51,8 +59,23 @@ class TfServingProxy:
         self.model_input = model_input
         self.model_output = model_output
         self.model_uri = model_uri
+        self._beside = (rest_endpoint, grpc_endpoint) == (_REST, _GRPC)
         self._rest = JsonServer(rest_endpoint, timeout_s)
         self._grpc = PredictService(grpc_endpoint, timeout_s) if grpc_endpoint else None
+
+    def load(self) -> None:
+        """Say what has to run beside this, where Seldon's operator would have started it."""
+        if not self.model_uri or not self._beside:
+            return
+        here = "loads it here"
+        if importlib.util.find_spec("tensorflow") is None:
+            here += ", with pip install 'servegraph[tensorflow]'"
+        logger.warning(
+            "TENSORFLOW_SERVER hands requests on to TensorFlow Serving, and does not start it: start it with the model "
+            "%s under the name %r, at %s (REST) and %s (gRPC) or where the parameters rest_endpoint and grpc_endpoint "
+            "say. Or write implementation: TENSORFLOW, which %s",
+            self.model_uri, self.model_name, _REST, _GRPC, here,
+        )  # fmt: skip
 
     def predict(self, features: Any, names: Sequence[str] | None = None, meta: dict[str, Any] | None = None) -> Any:
         """What the model answers over REST.

@@ -41,13 +41,13 @@ def test_scikit_takes_the_pickle_of_an_mlflow_folder_before_the_usual_file(tmp_p
     joblib.dump(constant("joblib"), tmp_path / "model.joblib")
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(constant("pickle")))
     payload = {"data": {"ndarray": [[1]]}}
-    assert "joblib" in ask(scikit.Model(str(tmp_path), allow_pickle=True), payload).names
+    assert "joblib" in ask(scikit.Model(str(tmp_path), allow_pickle=True, name_classes=True), payload).names
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
-    answer = ask(scikit.Model(str(tmp_path), allow_pickle=True), payload)
+    answer = ask(scikit.Model(str(tmp_path), allow_pickle=True, name_classes=True), payload)
     assert answer.names == ["other", "pickle"]
     assert np.array_equal(answer.value, [[0, 1]])
     (tmp_path / "model.pkl").unlink()
-    assert "joblib" in ask(scikit.Model(str(tmp_path), method="predict_proba", allow_pickle=True), payload).names
+    assert "joblib" in ask(scikit.Model(str(tmp_path), allow_pickle=True, name_classes=True), payload).names
 
 
 def test_scikit_follows_the_policy_for_pickles(tmp_path: Path) -> None:

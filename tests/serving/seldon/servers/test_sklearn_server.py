@@ -40,8 +40,10 @@ def ask(server: SKLearnServer, payload: dict[str, Any]) -> Message:
     return answer
 
 
-def test_sklearn_probabilities_come_with_the_classes_as_names(folder: Path) -> None:
-    answer = ask(SKLearnServer(str(folder), allow_pickle=True), {"data": {"ndarray": [[0.0, 1.0], [3.0, 0.0]]}})
+def test_sklearn_probabilities_come_with_the_classes_as_names_where_that_is_asked_for(folder: Path) -> None:
+    payload = {"data": {"ndarray": [[0.0, 1.0], [3.0, 0.0]]}}
+    assert ask(SKLearnServer(str(folder), allow_pickle=True), payload).names == ["t:0", "t:1"]  # as Seldon's
+    answer = ask(SKLearnServer(str(folder), allow_pickle=True, name_classes=True), payload)
     assert answer.names == ["high", "low"]
     assert np.shape(answer.value) == (2, 2)
     assert np.allclose(np.sum(answer.value, axis=1), 1)
@@ -86,7 +88,7 @@ def test_sklearn_decision_function_of_each_shape_has_names_only_where_columns_ar
     rows, labels = np.arange(16.0).reshape(8, 2), np.array([0, 0, 1, 1, 2, 2, 3, 3])
     for shape, width in (("ovr", 4), ("ovo", 6)):
         joblib.dump(SVC(decision_function_shape=shape).fit(rows, labels), tmp_path / "model.joblib")
-        server = SKLearnServer(str(tmp_path), "decision_function", allow_pickle=True)
+        server = SKLearnServer(str(tmp_path), "decision_function", allow_pickle=True, name_classes=True)
         answer = ask(server, {"data": {"ndarray": rows.tolist()}})
         assert np.shape(answer.value) == (8, width)
         assert answer.names == (["0", "1", "2", "3"] if shape == "ovr" else [f"t:{i}" for i in range(6)])
@@ -153,7 +155,7 @@ def test_sklearn_text_is_one_sample_of_a_model_of_texts(tmp_path: Path) -> None:
 def test_sklearn_skops_needs_no_permission_but_trusts_no_unknown_type(tmp_path: Path) -> None:
     io = pytest.importorskip("skops.io")
     io.dump(LogisticRegression().fit(ROWS, LABELS), tmp_path / "model.skops")
-    assert ask(SKLearnServer(str(tmp_path)), {"data": {"ndarray": ROWS.tolist()}}).names == ["high", "low"]
+    assert len(ask(SKLearnServer(str(tmp_path)), {"data": {"ndarray": ROWS.tolist()}}).value) == 4
     model = make_pipeline(FunctionTransformer(fails), LogisticRegression())
     io.dump(model, tmp_path / "model.skops")
     with pytest.raises(ModelLoadError, match=r"types that are not trusted: \S*fails. .*trusted_types"):
@@ -200,7 +202,7 @@ def test_sklearn_model_in_a_store_is_fetched(tmp_path: Path, folder: Path, monke
     memory.pipe("/models/iris/model.joblib", (folder / "model.joblib").read_bytes())
     memory.pipe("/models/iris/metadata.yaml", b"name: far")
     try:
-        server = SKLearnServer("memory://models/iris", allow_pickle=True)
+        server = SKLearnServer("memory://models/iris", allow_pickle=True, name_classes=True)
         assert server.init_metadata() == {"name": "far"}
         assert ask(server, {"data": {"ndarray": ROWS.tolist()}}).names == ["high", "low"]
     finally:
