@@ -6,6 +6,7 @@ for a component that is served alone and for a node of a tree.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from servegraph.serving.seldon.pickles import pickle_allowed
 from servegraph.serving.seldon.state_kinds import Counting, Stateful
 from servegraph.serving.seldon.state_store import STATE_STORE, check_address
 from servegraph.settings import environment
+
+logger = logging.getLogger("servegraph.serving.seldon")
 
 ENV_STORE: Final = "SERVEGRAPH_STATE_STORE"
 PERIOD: Final = "push_frequency"
@@ -81,7 +84,10 @@ def restored(
     """
     try:
         place = place_of(asked, context)
-        if not place or (not asked and not isinstance(component, (Counting, Stateful))):
+        if not place:
+            return None
+        if not asked and not isinstance(component, (Counting, Stateful)):
+            _tell_unkept(component, key)
             return None  # most components learn nothing, and nobody has said that this one does
         period = parameters.get(PERIOD, getattr(component, PERIOD, DEFAULT_PERIOD_S))
         seconds = positive_seconds(period, PERIOD)
@@ -90,3 +96,12 @@ def restored(
         raise SettingsError(f"state of {key}: {exc.message}") from exc
     persistence.restore()
     return persistence
+
+
+def _tell_unkept(component: Any, key: str) -> None:
+    """Say of a component that learns from feedback that it is not kept."""
+    if any("send_feedback" in vars(cls) for cls in type(component).__mro__ if cls.__name__ != "SeldonComponent"):
+        logger.info(
+            "state of %s: %s has no get_state and set_state, and a state store of the server alone keeps no pickles: "
+            "it is not kept unless the deployment, or the command, asks for it", key, type(component).__qualname__,
+        )  # fmt: skip
