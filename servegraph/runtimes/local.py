@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from servegraph.errors import (
     MethodNotAllowedError,
-    ModelLoadError,
     OverloadedError,
     PayloadTooLargeError,
     ServegraphError,
@@ -52,7 +51,6 @@ from servegraph.serving.seldon.pickles import set_pickle_policy
 from servegraph.serving.seldon.state_store import STATE_STORE
 from servegraph.settings import ServerSettings
 
-logger = logging.getLogger("servegraph")
 METRICS_REGISTRY: Final = "metrics.registry"
 """The service by which steps find the server's metrics."""
 access_logger = logging.getLogger("servegraph.access")
@@ -99,13 +97,7 @@ class LocalApplication:
 
     def _load(self) -> None:
         worker = self._worker
-        try:
-            self.server.load()
-        except ModelLoadError as exc:
-            # The supervisor gets one line; the place in the user's own code is told here.
-            if worker is not None and exc.__cause__ is not None and not isinstance(exc.__cause__, ServegraphError):
-                logger.error("%s", exc, exc_info=exc.__cause__)
-            raise
+        self.server.load()
         if worker is not None and worker.slot == 0 and worker.starts == 1:
             from servegraph.runtimes.banner import banner
 

@@ -29,7 +29,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from servegraph.errors import ServegraphError
+from servegraph.errors import ServegraphError, users_part
 from servegraph.importing import import_object
 from servegraph.runtimes.asgi_server import AsgiServer
 from servegraph.runtimes.edges import Edges
@@ -222,6 +222,10 @@ def main(argv: list[str]) -> int:
         return runner.run(_serve(start, settings, application, channel))
     except ServegraphError as exc:
         channel.send(Failure(_short(exc)))
+        # The supervisor gets one line; the place in the user's own code is told here.
+        fault = _user_fault(exc)
+        if fault is not None:
+            logger.error("%s", exc, exc_info=fault)
         logger.debug("the application cannot be built", exc_info=exc)
     except Exception as exc:
         channel.send(Failure(_short(exc)))
@@ -231,6 +235,13 @@ def main(argv: list[str]) -> int:
 
 async def _serve(start: Start, settings: ServerSettings, application: Application, channel: Channel) -> int:
     return await Worker(start, settings, application, channel).run()
+
+
+def _user_fault(exc: ServegraphError) -> BaseException | None:
+    """What user code raised, with a traceback that begins in user code; ``None`` where the failure is none of it."""
+    cause = exc.__cause__
+    trace = None if cause is None else users_part(cause.__traceback__)
+    return None if cause is None or trace is None else cause.with_traceback(trace)
 
 
 def _short(exc: BaseException) -> str:

@@ -149,8 +149,12 @@ def _options(unit: UnitSpec, code: Code, predictor: PredictorSpec, deployment: D
         options["implementation"] = unit.implementation
     if unit.image:
         options["image"] = unit.image
-    if unit.container is not None and unit.container.env.get("MODEL_METADATA"):
-        options["metadata"] = unit.container.env["MODEL_METADATA"]
+    container = unit.container
+    if container is not None and container.env.get("MODEL_METADATA"):
+        options["metadata"] = container.env["MODEL_METADATA"]
+    if container is not None and code.endpoint is None and not unit.hard_coded:
+        options.update({"env": dict(container.env)} if container.env else {})
+        options.update({"env_elsewhere": list(container.env_elsewhere)} if container.env_elsewhere else {})
     if code.endpoint is not None:
         options["endpoint"] = code.endpoint
     elif not unit.hard_coded and state_of(unit, predictor):

@@ -79,7 +79,8 @@ class CodeFinder:
         if unit.packaged and not self._optional:
             raise SpecError(
                 f"{unit.path}.implementation: there is no packaged server {unit.implementation!r}; "
-                f"{closest(unit.implementation, IMPLEMENTATIONS)}"
+                f"{closest(unit.implementation, IMPLEMENTATIONS)}. A server of your own is named by --component "
+                f"{unit.name}=module:Class, or in components.yaml"
             )
         self._missing.setdefault(unit.name, unit)
         return Code()

@@ -27,7 +27,7 @@ HISTORY: Final = 10_000
 _WHOLE: Final = 1e-6
 
 
-class _Bandit(abc.ABC):
+class Bandit(abc.ABC):
     """What all bandits share: counting, and telling what was counted."""
 
     def __init__(
@@ -172,11 +172,12 @@ class _Bandit(abc.ABC):
         ]
 
 
-class EpsilonGreedy(_Bandit):
+class EpsilonGreedy(Bandit):
     """Routes to the best branch, but with a probability of ``epsilon`` to one of the others.
 
     Args:
-        n_branches: how many branches there are; may be left out when all have names.
+        n_branches: how many branches there are; may be left out when all have names, and in a deployment, where it
+            is how many children the node has.
         epsilon: the probability of another branch than the best.
         best_branch: the one to begin with; any one, when it is not given.
         verbose: whether decisions and feedback are logged at level INFO.
@@ -237,14 +238,15 @@ class EpsilonGreedy(_Bandit):
         self._best = best[0] if len(best) == 1 else self._random.choice(best)
 
 
-class ThompsonSampling(_Bandit):
+class ThompsonSampling(Bandit):
     """Routes to a branch with the probability that it is the best one, given what was fed back.
 
     The share of good answers of each branch has a Beta distribution; each request draws one value from every one of
     them and goes where the largest is.
 
     Args:
-        n_branches: how many branches there are; may be left out when all have names.
+        n_branches: how many branches there are; may be left out when all have names, and in a deployment, where it
+            is how many children the node has.
         verbose: whether decisions and feedback are logged at level INFO.
         seed: makes the decisions the same in every run.
         history: whether the last 10,000 decisions are kept, in ``branch_history`` and ``value_history``.

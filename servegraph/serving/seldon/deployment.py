@@ -71,6 +71,8 @@ class Container:
     name: str
     image: str = ""
     env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    env_elsewhere: tuple[str, ...] = ()
+    """The variables whose values are elsewhere in the cluster, such as in secrets."""
     annotations: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     """Those of its pod."""
     alone: bool = True

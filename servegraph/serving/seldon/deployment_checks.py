@@ -13,6 +13,7 @@ from servegraph.serving.seldon.deployment import (
     PredictorSpec,
     UnitSpec,
 )
+from servegraph.serving.seldon.servers.implementations import IMPLEMENTATIONS
 
 NO_ENGINE: Final = "seldon.io/no-engine"
 
@@ -68,7 +69,7 @@ def _check_unit(unit: UnitSpec) -> None:
     nothing_known = unit.type == "UNKNOWN_TYPE" and not unit.methods
     if nothing_known and not unit.hard_coded:
         raise misfit(f"{unit.path}.type", f"node {unit.name!r} has no type: UNKNOWN_TYPE goes with methods")
-    needs_uri = unit.packaged and unit.implementation.endswith("_SERVER")
+    needs_uri = unit.implementation in IMPLEMENTATIONS or (unit.packaged and unit.implementation.endswith("_SERVER"))
     if needs_uri and not unit.model_uri and unit.implementation not in WITHOUT_MODEL_URI and unit.endpoint is None:
         given = {p.name for p in unit.parameters}
         if "model_uri" not in given:

@@ -28,6 +28,7 @@ from servegraph.serving.seldon.deployment_checks import check_deployment
 from servegraph.serving.seldon.deployment_fields import Section
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.parameters import PARAMETER_TYPES, typed_parameters
+from servegraph.serving.seldon.servers.implementations import IMPLEMENTATIONS
 
 KIND: Final = "SeldonDeployment"
 VERSIONS: Final = tuple(f"machinelearning.seldon.io/{v}" for v in ("v1", "v1alpha2", "v1alpha3"))
@@ -162,7 +163,9 @@ def _containers(section: Section) -> dict[str, Container]:
             if name in found:
                 raise container.refuse("name", f"there are two containers {name!r}")
             annotations = metadata.texts("annotations")
-            found[name] = Container(name, container.text("image"), _env(container), annotations, len(sections) == 1)
+            found[name] = Container(
+                name, container.text("image"), _env(container), _elsewhere(container), annotations, len(sections) == 1
+            )
     return found
 
 
@@ -170,6 +173,17 @@ def _env(section: Section) -> dict[str, str]:
     """The environment variables of a container whose values stand in the deployment."""
     variables = section.objects("env", "a variable")
     return {v.text("name"): v.text("value") for v in variables if "value" in v.values}
+
+
+def _elsewhere(section: Section) -> tuple[str, ...]:
+    """The environment variables of a container whose values are elsewhere; of whole secrets what they are."""
+    single = [v.text("name") for v in section.objects("env", "a variable") if v.values.get("valueFrom")]
+    for source in section.objects("envFrom", "a source of variables"):
+        for key, what in (("secretRef", "secret"), ("configMapRef", "config map")):
+            if source.values.get(key):
+                inner = Section(source.values[key], source.at(key), what)
+                single.append(f"all of {what} {inner.text('name')!r}")
+    return tuple(single)
 
 
 def _node(section: Section, containers: Mapping[str, Container], depth: int) -> UnitSpec:
@@ -204,7 +218,7 @@ def _defaulted(given: str | None, methods: tuple[str, ...], implementation: str)
     """The type of a node: what says nothing about itself is a model, and so is every packaged server."""
     if given is None and not methods and implementation == UNKNOWN_IMPLEMENTATION:
         return "MODEL"
-    if given in (None, "UNKNOWN_TYPE") and implementation.endswith("_SERVER"):
+    if given in (None, "UNKNOWN_TYPE") and (implementation in IMPLEMENTATIONS or implementation.endswith("_SERVER")):
         return "MODEL"
     return given or "UNKNOWN_TYPE"
 

@@ -1,9 +1,13 @@
-"""What Seldon's operator and images tell a component by environment variables, read in one place."""
+"""What Seldon's operator and images tell a component by environment variables, read and set in one place."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +16,8 @@ from servegraph import jsoncodec
 from servegraph.errors import SettingsError
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.parameters import read_parameters
+
+logger = logging.getLogger("servegraph.serving.seldon")
 
 _TRUE: Final = ("1", "true", "t")
 _FLASK: Final = (
@@ -169,6 +175,107 @@ def s2i_environment(file: Path) -> dict[str, str]:
             raise SettingsError(f"{file}, line {number}: write NAME=VALUE, not {line[:80]!r}")
         found[name.strip()] = value.strip().strip("'\"")
     return found
+
+
+def not_set(names: Iterable[str]) -> list[str]:
+    """Those of the variables that this process has not."""
+    return [name for name in names if name not in os.environ]
+
+
+# -- variables of nodes, which were written for containers of their own ------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Variable:
+    """A variable that nodes give values."""
+
+    before: str | None
+    """What it was without them."""
+    values: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """The name and the value of each node that gives one, by a number of its own."""
+    told: bool = False
+
+
+_setting = threading.RLock()
+_variables: dict[str, _Variable] = {}
+
+
+class NodeEnvironment:
+    """The environment variables of one node of a tree, in a process that has one environment for all of them.
+
+    Args:
+        node: its name, for messages.
+        variables: its variables.
+        own: names that are different for every node by their nature; nobody is told of those.
+    """
+
+    def __init__(self, node: str, variables: Mapping[str, str], own: Iterable[str] = ()) -> None:
+        self.node = node
+        self.variables = dict(variables)
+        self._own = frozenset(own)
+        self._put_back = weakref.finalize(self, _forget, id(self), tuple(self.variables))
+
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """Have its variables in the environment: one node at a time.
+
+        Afterwards those stay that no other node gives another value. The others are put back to what they were
+        without any node, and a warning names them.
+        """
+        if not self.variables:
+            yield
+            return
+        with _setting:
+            for name, value in self.variables.items():
+                variable = _variables.setdefault(name, _Variable(os.environ.get(name)))
+                variable.values[id(self)] = (self.node, value)
+                os.environ[name] = value
+            try:
+                yield
+            except BaseException:
+                self.put_back()
+                raise
+            for name in self.variables:
+                self._settle(name, _variables[name])
+
+    def put_back(self) -> None:
+        """Take its variables out of the environment, unless another node has them too."""
+        self._put_back()
+
+    def _settle(self, name: str, variable: _Variable) -> None:
+        _, value = variable.values[id(self)]
+        other = next((node for node, given in variable.values.values() if given != value), None)
+        if other is None:
+            return
+        _restore(name, variable.before)
+        if not variable.told and name not in self._own:
+            variable.told = True
+            logger.warning(
+                "the environment variable %s has one value in node %r and another in node %r: each of them has its own "
+                "while it is imported, made and loaded; later %s. Read it in the constructor, or make it a parameter",
+                name, other, self.node, "it is not set" if variable.before is None else "it is that of the server",
+            )  # fmt: skip
+
+
+def _forget(number: int, names: Iterable[str]) -> None:
+    with _setting:
+        for name in names:
+            variable = _variables.get(name)
+            given = None if variable is None else variable.values.pop(number, None)
+            if variable is None or given is None:
+                continue
+            left = {value for _, value in variable.values.values()}
+            if os.environ.get(name) == given[1]:  # else somebody has set it since
+                _restore(name, left.pop() if len(left) == 1 else variable.before)
+            if not variable.values:
+                del _variables[name]
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def _whole(env: Mapping[str, str], name: str, default: int) -> int:

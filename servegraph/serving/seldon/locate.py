@@ -100,8 +100,29 @@ def class_name(reference: str) -> str:
     return attribute if colon else Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
 
 
+class FunctionModel:
+    """A function ``f(X)`` or ``f(X, names)`` as a component.
+
+    Args:
+        function: what predicts; its first argument is called ``X``, or it would be called to make a component.
+        parameters: none, since nothing takes them.
+
+    Raises:
+        GraphError: there are parameters.
+    """
+
+    def __init__(self, function: Any, parameters: Mapping[str, Any]) -> None:
+        if parameters:
+            raise GraphError(
+                f"{function.__name__} is a function of X: parameters are for a class ({', '.join(parameters)})"
+            )
+        self.predict = function
+
+
 def make_component(factory: Any, parameters: Mapping[str, Any]) -> Any:
     """A component of a class with its parameters; an object that is no class is the component itself.
+
+    A function is called to make a component, but is the component's ``predict`` when its first argument is ``X``.
 
     Raises:
         GraphError: it takes other parameters.
@@ -114,6 +135,8 @@ def make_component(factory: Any, parameters: Mapping[str, Any]) -> Any:
         return factory
     if not isinstance(factory, type) and hasattr(factory, "predict"):
         return factory
+    if inspect.isfunction(factory) and next(iter(inspect.signature(factory).parameters), "") == "X":
+        return FunctionModel(factory, parameters)
     try:
         return factory(**_taken(factory, parameters))
     except TypeError as exc:

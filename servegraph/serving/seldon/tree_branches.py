@@ -124,12 +124,8 @@ class StepBranch:
         return message
 
     def reply(self, body: Any, request: Message) -> Message:
-        """The message that a step's answer is."""
-        if isinstance(body, Response):
-            if body.status_code >= 400:
-                raise PassedThroughError(body.status_code, body.body)
-            body = body.body
-        return body if isinstance(body, Message) else answer(body, request, Meta(), None, "rest")
+        """The message that a step's answer is; see `step_reply`."""
+        return step_reply(body, request)
 
 
 class ModelBranch(StepBranch):
@@ -138,23 +134,48 @@ class ModelBranch(StepBranch):
     path = "infer"
 
     def body(self, message: Message) -> Any:
-        """The request of the model: its ``inputs``, or the whole object where one was sent as JSON."""
-        value = message.value
-        if message.kind == "jsonData" and isinstance(value, dict):
-            return value
-        if message.kind == "data":
-            rows = value.tolist() if isinstance(value, np.ndarray) else value
-            return {"inputs": rows}
-        return {"inputs": [value]}
+        """The request of the model; see `model_request`."""
+        return model_request(message)
 
     def reply(self, body: Any, request: Message) -> Message:
-        """The message of the model's ``outputs``, encoded as the request was; without them the whole answer."""
-        if isinstance(body, dict) and "outputs" in body and request.kind != "jsonData":
-            outputs = body["outputs"]
-            if request.encoding == "tensor" and isinstance(outputs, list):
-                outputs = array_of(outputs)
-            return super().reply(outputs, request)
-        return super().reply(body, request)
+        """The message of the model's answer; see `model_reply`."""
+        return super().reply(_outputs(body, request), request)
+
+
+def model_request(message: Message) -> Any:
+    """What a `V2ModelServer` is asked: a message's rows as ``inputs``, or the whole object that was sent as JSON."""
+    value = message.value
+    if message.kind == "jsonData" and isinstance(value, dict):
+        return value
+    if message.kind == "data":
+        rows = value.tolist() if isinstance(value, np.ndarray) else value
+        return {"inputs": rows}
+    return {"inputs": [value]}
+
+
+def model_reply(body: Any, request: Message) -> Message:
+    """The message of a model's ``outputs``, encoded as the request was; without them of the whole answer."""
+    return step_reply(_outputs(body, request), request)
+
+
+def _outputs(body: Any, request: Message) -> Any:
+    if not isinstance(body, dict) or "outputs" not in body or request.kind == "jsonData":
+        return body
+    outputs = body["outputs"]
+    return array_of(outputs) if request.encoding == "tensor" and isinstance(outputs, list) else outputs
+
+
+def step_reply(body: Any, request: Message) -> Message:
+    """The message that a step's answer is.
+
+    Raises:
+        PassedThroughError: it is an error response.
+    """
+    if isinstance(body, Response):
+        if body.status_code >= 400:
+            raise PassedThroughError(body.status_code, body.body)
+        body = body.body
+    return body if isinstance(body, Message) else answer(body, request, Meta(), None, "rest")
 
 
 def as_visit(event: Event) -> Visit | None:

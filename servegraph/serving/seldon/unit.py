@@ -17,6 +17,15 @@ from servegraph.serving.seldon.builtin_units import builtin_calls
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Feedback, Message, Meta
 from servegraph.serving.seldon.metadata import ModelMetadata
+from servegraph.serving.seldon.node_code import (
+    check_branches,
+    code_of_node,
+    is_v2_model,
+    model_function,
+    v2_model,
+    with_branches,
+)
+from servegraph.serving.seldon.node_start import NodeStart
 from servegraph.serving.seldon.parameters import typed_parameters
 from servegraph.serving.seldon.remote_unit import RemoteUnit
 from servegraph.serving.seldon.rest import feedback_from_rest, message_from_rest, message_to_rest
@@ -29,6 +38,7 @@ from servegraph.serving.seldon.tree_trip import Trip
 from servegraph.serving.seldon.unit_checks import unit_problems
 from servegraph.serving.seldon.unit_code import component_function
 from servegraph.serving.seldon.unit_options import UnitOptions
+from servegraph.serving.v2 import V2ModelServer
 
 Read = TypeVar("Read")
 
@@ -85,7 +95,11 @@ class SeldonUnit:
         """What it says of itself, once it is loaded; nothing is known here of one that runs elsewhere."""
         self.parallel = self.options.timeout_s is not None
         """Whether it wants an event loop."""
-        functions = self._functions(component, parameters)
+        self.model: V2ModelServer | None = None
+        """The node's code where that is no component, but a model of servegraph."""
+        self._start = NodeStart(self.name, self.options, parameters)
+        with self._start.going_on():
+            functions = self._functions(component, parameters)
         calls = {slot: self._call(op, function) for slot, (op, function) in functions.items()}
         mutates = self.step is not None
         children = [branch_for(route) for route in self.routes.values()]
@@ -116,15 +130,20 @@ class SeldonUnit:
             if not operations:
                 return {}
             raise GraphError(f"node {self.name!r} has no code: give component, an implementation or an endpoint")
+        code, children = code_of_node(code, self.context), len(self.routes)
+        if is_v2_model(code):
+            self.model = v2_model(code, parameters, self.context, self.name, operations)
+            return {"down": ("predict", model_function(self.model))}
         self.step = ComponentStep(
             self.context,
             self.name,
             code,
-            parameters,
+            with_branches(code, parameters, children),
             unit=options.identity(self.name),
             threads=options.threads,
             state_store=options.state_store,
         )
+        check_branches(self.step.user_object, children)
         found = {}
         for op in operations:
             # A method that is added takes the place that another has: a model with TRANSFORM_INPUT is no longer asked
@@ -149,25 +168,32 @@ class SeldonUnit:
         options = self.options
         if options.image or options.implementation:
             return options.image or options.implementation
-        return type(self.step.user_object).__name__ if self.step is not None else ""
+        component = self.step.user_object if self.step is not None else self.model
+        return "" if component is None else type(component).__name__
 
     # -- life -------------------------------------------------------------------------------------------------------
 
     def post_init(self) -> None:
         """Have the component say what it is, and load its model; called by the server."""
-        if self.remote is None:
-            user_object = self.step.user_object if self.step is not None else None
-            options = self.options
-            image = options.image if options.image != options.implementation else ""  # that is none of a container
-            self.metadata = ModelMetadata.of(user_object, image, options.metadata)
-        if self.step is not None:
-            self.step.post_init()
+        with self._start.going_on():
+            if self.remote is None:
+                user_object = self.step.user_object if self.step is not None else None
+                options = self.options
+                image = options.image if options.image != options.implementation else ""  # that is none of a container
+                self.metadata = ModelMetadata.of(user_object, image, options.metadata)
+            if self.step is not None:
+                self.step.post_init()
+            if self.model is not None:
+                self.model.post_init()
         self.loaded = True
 
     def close(self) -> None:
         """Save the component's state once more."""
         if self.step is not None:
             self.step.close()
+        if self.model is not None:
+            self.model.close()
+        self._start.close()
 
     async def describe(self) -> dict[str, Any]:
         """The metadata of the node: what its component, or the server that it runs on, says of itself.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from servegraph.errors import GraphError, SettingsError, closest
@@ -60,6 +60,10 @@ class UnitOptions:
     """Where they are logged."""
     metadata: str = ""
     """YAML or JSON over what the component says of itself (``MODEL_METADATA``)."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of its container; see `NodeEnvironment`."""
+    env_elsewhere: tuple[str, ...] = ()
+    """Variables whose values only its cluster knows."""
     state_store: str | bool = ""
     """Where the component's state is kept: an address, ``on`` (where the server keeps it, else Redis on this
     machine), ``off``; empty leaves it to the server."""
@@ -77,7 +81,7 @@ class UnitOptions:
         for key in given or {}:
             if key not in names:
                 raise GraphError(f"unit has no {key!r}; {closest(str(key), names)}")
-        lists = ("methods", "logged", "forward_headers")
+        lists = ("methods", "logged", "forward_headers", "env_elsewhere")
         values: dict[str, Any] = {k: tuple(v) if k in lists and v is not None else v for k, v in (given or {}).items()}
         options = cls(**values)
         options.check()
@@ -93,6 +97,8 @@ class UnitOptions:
         for kind in self.logged:
             if kind not in ("request", "response"):
                 raise GraphError(f"unit: logged has {kind!r}; valid: request, response")
+        if not isinstance(self.env, Mapping) or not all(isinstance(x, str) for item in self.env.items() for x in item):
+            raise GraphError(f"unit: env is {self.env!r}; it is an object of texts")
         try:
             state_place(self.state_store)
         except SettingsError as exc:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import servegraph
-from servegraph.errors import GraphError
+from servegraph.errors import ModelLoadError
 from servegraph.runtimes.function import ServingFunction
 from servegraph.runtimes.seldon.deployment import function_from_deployment
 from servegraph.serving.seldon.endpoint import ComponentEndpoint
@@ -229,7 +229,7 @@ def test_component_that_fails_to_describe_itself_ends_the_start() -> None:
             raise OSError("no file")
 
     with (
-        pytest.raises((OSError, GraphError), match="no file"),
+        pytest.raises(ModelLoadError, match=r"^node 'm': no file"),
         deployed(node("m", "MODEL"), {"m": Failing}).to_mock_server(),
     ):
         pass

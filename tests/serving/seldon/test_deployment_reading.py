@@ -227,3 +227,14 @@ def test_whatever_stands_in_a_predictor_is_read_or_refused(value: Any, where: st
     except SpecError as exc:
         told = exc.message
     assert told == "" or told.startswith("$.spec")
+
+
+@pytest.mark.parametrize("implementation", ["TENSORFLOW", "tensorflow", "SKLEARN_SERVER", "MY_SERVER"])
+def test_every_packaged_server_is_a_model_that_needs_its_uri(implementation: str) -> None:
+    node = {"name": "a", "implementation": implementation, "modelUri": "gs://b/m"}
+    data = {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment", "metadata": {"name": "d"},
+            "spec": {"predictors": [{"name": "p", "graph": node}]}}  # fmt: skip
+    assert parse_deployment(data).predictors[0].graph.type == "MODEL"
+    del node["modelUri"]
+    with pytest.raises(SpecError, match="needs the URI of a model"):
+        parse_deployment(data)

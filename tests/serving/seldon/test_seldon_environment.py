@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 
 from servegraph.errors import SettingsError
 from servegraph.serving.seldon.environment import (
+    NodeEnvironment,
     SeldonEnvironment,
     is_true,
     kept_in,
@@ -189,3 +194,59 @@ def test_address_of_redis_is_that_of_this_process(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("REDIS_SERVICE_HOST", "cache")
     monkeypatch.setenv("REDIS_SERVICE_PORT", "1")
     assert redis_address() == "redis://cache:1"
+
+
+# -- the variables of nodes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def variable(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A variable that is not set."""
+    monkeypatch.delenv("SG_NODE", raising=False)
+    return "SG_NODE"
+
+
+def test_variable_of_a_node_that_fails_is_that_of_the_others_again(variable: str) -> None:
+    first, second = NodeEnvironment("a", {variable: "1"}), NodeEnvironment("b", {variable: "2"})
+    with first.given():
+        assert os.environ[variable] == "1"
+    with contextlib.suppress(LookupError), second.given():
+        assert os.environ[variable] == "2"
+        raise LookupError
+    assert os.environ[variable] == "1"
+    first.put_back()
+    assert variable not in os.environ
+
+
+def test_variable_that_nodes_share_stays_until_the_last_one_ends(variable: str) -> None:
+    first, second = NodeEnvironment("a", {variable: "1"}), NodeEnvironment("b", {variable: "1"})
+    for node in (first, second, first):
+        with node.given():
+            assert os.environ[variable] == "1"
+    first.put_back()
+    assert os.environ[variable] == "1"
+    del second  # a node that nobody has closed
+    gc.collect()
+    assert variable not in os.environ
+
+
+def test_variable_that_a_node_has_set_anew_is_let_be(variable: str) -> None:
+    node = NodeEnvironment("a", {variable: "1"})
+    with node.given():
+        os.environ[variable] = "other"
+    node.put_back()
+    assert os.environ.pop(variable) == "other"
+
+
+def test_three_nodes_with_values_of_their_own_are_told_once(variable: str, caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [NodeEnvironment(name, {variable: name, "SG_OWN": name}, ["SG_OWN"]) for name in "abc"]
+    with caplog.at_level(logging.WARNING):
+        for node in nodes * 2:
+            with node.given():
+                assert os.environ[variable] == node.node
+    assert variable not in os.environ
+    [message] = [r.getMessage() for r in caplog.records]
+    assert "SG_NODE has one value in node 'a' and another in node 'b'" in message
+    for node in nodes:
+        node.put_back()
+    assert "SG_OWN" not in os.environ
