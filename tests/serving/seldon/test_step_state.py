@@ -342,3 +342,21 @@ def test_redis_that_dies_later_and_comes_back_fails_no_prediction(redis: OwnRedi
     again = begin(Often, redis.uri)
     assert ask(again) == [[22]]
     again.close()
+
+
+class Learns(Plain):
+    def send_feedback(self, X: Any, names: Any, reward: float, truth: Any) -> None:
+        self.n += 1
+
+
+@pytest.mark.parametrize(
+    ("component", "asked", "told"), [(Learns, "", True), (Plain, "", False), (Learns, "off", False)]
+)
+def test_component_that_learns_and_is_not_kept_is_told_of(
+    store: str, caplog: pytest.LogCaptureFixture, component: type, asked: str, told: bool
+) -> None:
+    context = GraphContext()
+    context.services[STATE_STORE] = store
+    with caplog.at_level(logging.INFO):
+        ComponentStep(context, "s", component, state_store=asked).post_init()
+    assert ("Learns has no get_state and set_state" in caplog.text) is told
