@@ -55,6 +55,8 @@ class AsgiServer:
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from a listening socket, which is this server's own from now on."""
         self._socket = sock
+        # A socket that was only reserved does not have it, and its connections would hold the port after its end.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await self._server.startup(sockets=[sock])
 
     async def tick(self) -> None:

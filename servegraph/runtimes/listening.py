@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import socket
+import struct
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +19,8 @@ HTTP = "http"
 GRPC = "grpc"
 METRICS = "metrics"
 _BACKLOG = 2048
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,21 @@ class Listeners:
     def take(self, name: str) -> socket.socket:
         """An open socket, which is the caller's from now on."""
         return self._sockets.pop(name)
+
+    def hear_no_more(self) -> None:
+        """Have the kernel pass over new connections, while those that it has taken already can be accepted.
+
+        Without it there are always some between the last accept and the close, and they are reset with the requests
+        that are on them. Clients that are passed over try again, and learn that nobody listens. Only on Linux.
+        """
+        if not sys.platform.startswith("linux"):
+            return
+        # A filter of one instruction: keep no byte of any packet.
+        nothing = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+        program = struct.pack("HP", 1, ctypes.addressof(nothing))
+        for sock in self._sockets.values():
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def close(self) -> None:
         """Listen no more, here and in all processes that have the sockets."""

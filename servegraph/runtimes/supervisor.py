@@ -39,6 +39,7 @@ _RELOAD_POLL_S = 0.5
 _DUMP_S = 0.3
 _STUCK_DRAIN_S = 2.0
 _ACCEPT_GRACE_S = 0.2
+_EARLIER_S = 0.05
 _CLOSE_GRACE_S = 5.0
 _PAUSE_S = 2.0
 _ECHO_S = 0.3
@@ -99,7 +100,7 @@ class Supervisor:
         self._all_ready = False
         self._stopping = False
         self._told_to_stop: tuple[int, float] = (0, 0.0)
-        self._stop_accepting_at: float | None = None
+        self._stop_accepting_at = 0.0
         self._exit_code = 0
         self._last_turn = 0.0
         self._next_poll = 0.0
@@ -165,8 +166,7 @@ class Supervisor:
             if slot.process is not None:
                 self._check(slot, slot.process, now)
         if self._stopping:
-            if self._stop_accepting_at is not None and now >= self._stop_accepting_at:
-                self._listeners.close()
+            self._stop_listening(now)
             return
         self._poll_files(now)
         self._roll(now)
@@ -332,10 +332,18 @@ class Supervisor:
 
     def _stop(self, now: float, *, delay_s: float, kill_after_s: float) -> None:
         self._stopping = True
-        self._stop_accepting_at = now + delay_s + _ACCEPT_GRACE_S
+        self._stop_accepting_at = now + delay_s
+        self._stop_listening(now)
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.stop(kill_at=now + kill_after_s)
+
+    def _stop_listening(self, now: float) -> None:
+        """Take no more connections, a moment before the workers do; what is taken already has that moment."""
+        if now >= self._stop_accepting_at - _EARLIER_S:
+            self._listeners.hear_no_more()
+        if now >= self._stop_accepting_at + _ACCEPT_GRACE_S:
+            self._listeners.close()
 
     def _end_at_once(self) -> None:
         logger.error("second signal: ending at once")

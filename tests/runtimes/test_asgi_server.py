@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 from servegraph.runtimes.asgi_server import AsgiServer
+from servegraph.runtimes.listening import HTTP, Listen, Listeners
 from servegraph.runtimes.worker_protocol import Receive, Scope, Send
 from servegraph.settings import LimitSettings
 
@@ -37,3 +38,24 @@ def test_server_that_stops_accepting_answers_connections_that_waited_to_be_accep
     answers = asyncio.run(run())
     assert len(answers) == 5
     assert all(answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"hello") for answer in answers)
+
+
+def test_port_of_a_server_that_closed_its_connections_can_be_reserved_again_at_once() -> None:
+    async def run() -> int:
+        listeners = Listeners({HTTP: Listen("127.0.0.1", 0, reserve=True)})
+        listeners.open()
+        port = listeners.address(HTTP)[1]
+        server = AsgiServer(hello, LimitSettings())
+        await server.listen(listeners.take(HTTP))
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(REQUEST)
+            await asyncio.to_thread(client.recv, 1 << 16)
+            server.stop_accepting()
+            assert await server.finish(20)
+            assert await asyncio.to_thread(client.recv, 1) == b""  # the server was the first to close
+        return port
+
+    port = asyncio.run(run())
+    again = Listeners({HTTP: Listen("127.0.0.1", port, reserve=True)})
+    again.open()
+    again.close()
