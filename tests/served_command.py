@@ -68,8 +68,8 @@ class Served:
         return self.process.wait(10)
 
     def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+        # Opened anew: to seek in the file that the server writes to would make it write over what is there.
+        return Path(f"/proc/self/fd/{self._log.fileno()}").read_text(errors="replace")
 
     def wait_for(self, pattern: str, times: int = 1) -> str:
         """Wait until the log holds a pattern; the log."""

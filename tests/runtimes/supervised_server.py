@@ -84,8 +84,8 @@ class SupervisedServer:
         self._log.close()
 
     def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+        # Opened anew: to seek in the file that the server writes to would make it write over what is there.
+        return Path(f"/proc/self/fd/{self._log.fileno()}").read_text(errors="replace")
 
     def children(self) -> list[int]:
         pid = self.process.pid
