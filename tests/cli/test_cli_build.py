@@ -164,3 +164,43 @@ def test_code_of_the_source_never_runs(here: Path) -> None:
     done = run("build", "my-model", cwd=here)
     assert done.returncode == 0, done.stderr
     assert not (here / "ran").exists()
+
+
+def test_second_build_of_the_working_directory_packs_nothing_of_the_first(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here / "my-model")
+    assert build(".").exit_code == 0
+    assert (here / "my-model/my-model-image/source/MyModel.py").is_file()
+    result = build(".", "--output", str(here / "second"))
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in (here / "second/source").iterdir()] == ["MyModel.py"]
+
+
+DEPLOYMENT = """
+apiVersion: machinelearning.seldon.io/v1
+kind: SeldonDeployment
+metadata: {name: flowers}
+spec:
+  predictors: [{name: main, graph: {name: petal}}]
+"""
+
+
+def test_folder_of_a_deployment_is_told_what_can_be_built_of_it(here: Path) -> None:
+    graph = here / "graph"
+    (graph / "petal").mkdir(parents=True)
+    (graph / "deployment.yaml").write_text(DEPLOYMENT)
+    result = build("graph")
+    assert result.exit_code == 1
+    assert (
+        "deployment.yaml is a SeldonDeployment: for an image of the whole graph, call it function.yaml" in result.stderr
+    )
+    assert "--model-name petal" not in result.stderr
+    (graph / "petal/Petal.py").write_text(MODEL.replace("MyModel", "Petal"))
+    line = f"for that of one component: servegraph build {graph / 'petal'} --model-name Petal"
+    assert line in build("graph").stderr
+    told = line.partition("build ")[2].split()
+    assert build(*told, "--output", "petal-image").exit_code == 0
+    (graph / "deployment.yaml").rename(graph / "function.yaml")
+    assert build("graph").exit_code == 0
+    assert (here / "graph-image/servegraph.txt").read_text().startswith("servegraph[seldon]==")

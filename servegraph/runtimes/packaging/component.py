@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from servegraph.errors import SettingsError, closest
+from servegraph.graph.spec_text import MAX_SPEC_BYTES
 from servegraph.runtimes.packaging.environment import Variable
 from servegraph.runtimes.packaging.sources import Sources
+from servegraph.runtimes.source import SPEC_SUFFIXES
+from servegraph.serving.seldon.deployment_reading import KIND
 
 METHODS: Final = frozenset(
     f"{name}{form}"
@@ -67,6 +70,15 @@ def find_components(sources: Sources, folders: Iterable[str] = ("",)) -> list[st
             if isinstance(node, ast.ClassDef) and _is_component(node):
                 found.append(node.name if node.name == module else f"{module}.{node.name}")
     return sorted(found)
+
+
+def deployments_in(sources: Sources) -> Iterator[str]:
+    """The files at the top of a source folder that hold a SeldonDeployment."""
+    for path, entry in sources.entries.items():
+        if entry.kind == "file" and "/" not in path and path.endswith(SPEC_SUFFIXES):
+            with (sources.root / path).open("rb") as file:
+                if KIND.encode() in file.read(MAX_SPEC_BYTES):
+                    yield path
 
 
 def names_of(tree: ast.Module) -> set[str] | None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from servegraph.errors import SettingsError
 from servegraph.runtimes.packaging import environment, existing
-from servegraph.runtimes.packaging.component import check_model_name, find_components
+from servegraph.runtimes.packaging.component import check_model_name, deployments_in, find_components
 from servegraph.runtimes.packaging.dependencies import Dependencies, find_dependencies
 from servegraph.runtimes.packaging.dockerfile import Image
 from servegraph.runtimes.packaging.environment import COMPONENT_VARIABLES, Variable
@@ -107,7 +107,7 @@ def plan(source: Path, options: BuildOptions, output: Path | None = None) -> Pla
         ),
         sources,
         wheels,
-        servegraph_requirement(wheels, "" if function else "seldon", needs.requirements.has_servegraph),
+        servegraph_requirement(wheels, _extra(sources, function), needs.requirements.has_servegraph),
         notes=_notes(root, function, own_image, needs, variables),
         warnings=[*sources.warnings, *warnings, *needs.warnings],
     )
@@ -162,7 +162,10 @@ def _function(sources: Sources, variables: dict[str, Variable], options: BuildOp
         return function
     root = sources.root
     components = find_components(sources, _import_folders(sources))
-    if components:
+    deployment = next(deployments_in(sources), "")
+    if deployment:
+        there = f"{deployment} is a SeldonDeployment: {_about_deployment(sources, components)}"
+    elif components:
         there = f"there are components: {', '.join(components[:20])}; say which one with --model-name {components[0]}"
     elif (root / existing.FILE).is_file():
         there = "it has a Dockerfile that sets no MODEL_NAME: 'docker build' makes its image"
@@ -170,6 +173,26 @@ def _function(sources: Sources, variables: dict[str, Variable], options: BuildOp
         there = "there is no class with predict, transform_input, route or the like either"
     looked_for = f"MODEL_NAME in {environment.FILE} (or --model-name), {', '.join(FOLDER_FILES)}, or a {existing.FILE}"
     raise SettingsError(f"{root} says nothing about what its image starts. Looked for: {looked_for}; {there}")
+
+
+def _about_deployment(sources: Sources, components: Iterable[str]) -> str:
+    """What to do with a folder that holds a deployment."""
+    whole = f"for an image of the whole graph, call it {FOLDER_FILES[1]}"
+    for name in components:
+        folder, _, component = name.partition(".")
+        entry = sources.entries.get(folder)
+        if component and entry is not None and entry.kind == "folder":
+            module, _, last = component.rpartition(".")
+            component = last if module == last else component
+            return (
+                f"{whole}; for that of one component: servegraph build {sources.root / folder} --model-name {component}"
+            )
+    return whole
+
+
+def _extra(sources: Sources, function: str) -> str:
+    """The extra of servegraph that an image needs: that of Seldon's components for a function that is made of them."""
+    return "seldon" if not function or function in deployments_in(sources) else ""
 
 
 def _import_folders(sources: Sources) -> list[str]:

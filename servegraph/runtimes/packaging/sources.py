@@ -11,10 +11,12 @@ from typing import Final
 
 from servegraph.errors import SettingsError
 from servegraph.runtimes.packaging.ignore import FILES, Ignored, Pattern, default_patterns, read_patterns
+from servegraph.runtimes.packaging.output import MANIFEST
 
 LARGE_FILE_BYTES: Final = 100 * 1024**2
 """From this size on a file is worth a warning: it is copied, sent to Docker and kept in a layer."""
-_ENVIRONMENT_MARK: Final = "pyvenv.cfg"
+_MARKS: Final = ("pyvenv.cfg", MANIFEST)
+"""A folder with one of these is a virtual environment, or what a build wrote: no image needs either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class _Walker:
         if self._ignored.whole(path):
             return True
         try:
-            return (Path(entry.path) / _ENVIRONMENT_MARK).is_file()
+            return any((Path(entry.path) / mark).is_file() for mark in _MARKS)
         except OSError:  # told when the folder is looked into
             return False
 

@@ -48,6 +48,16 @@ def test_caches_environments_and_secrets_stay_out(tmp_path: Path) -> None:
     assert not found.is_left_out("m.py")
 
 
+def test_what_an_earlier_build_wrote_stays_out(tmp_path: Path) -> None:
+    root = folder(
+        tmp_path / "s",
+        {"m.py": "", "s-image/.servegraph-build.json": "{}", "s-image/source/m.py": "", "other/a.py": ""},
+    )
+    found = find_sources(root)
+    assert list(found.entries) == ["m.py", "other", "other/a.py"]
+    assert found.is_left_out("s-image/source/m.py")
+
+
 def test_ignore_files_of_the_source_are_honoured_and_may_take_back_a_default(tmp_path: Path) -> None:
     root = folder(
         tmp_path / "s",
