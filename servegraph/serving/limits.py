@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -28,8 +29,13 @@ class JsonLimits:
     """Values in the whole body."""
 
 
-def parse_json(body: bytes, limits: JsonLimits) -> Any:
+def parse_json(body: bytes, limits: JsonLimits, loads: Callable[[bytes], Any] = jsoncodec.loads) -> Any:
     """The value of a JSON body within limits.
+
+    Args:
+        body: the JSON.
+        limits: its bounds.
+        loads: reads what is within the bounds, as far as can be told before it is read.
 
     Raises:
         RequestError: the body is too deep or holds too many values.
@@ -38,13 +44,17 @@ def parse_json(body: bytes, limits: JsonLimits) -> Any:
     # Too few brackets to be deep, too few brackets and commas to be long, strings included: most bodies.
     brackets = body.count(b"[") + body.count(b"{")
     if brackets <= limits.depth and body.count(b",") + brackets <= limits.elements:
-        return jsoncodec.loads(body)
+        return loads(body)
     # Refuse before reading where that is possible: what is nested or long costs many times its size in memory.
     if b'"' not in body:
         _check_text(body, limits)
     elif brackets > _MANY:
         _check_text(_STRING.sub(b"0", body), limits)
-    value = jsoncodec.loads(body)
+    try:
+        value = loads(body)
+    except jsoncodec.JSONDecodeError:
+        _check_text(_STRING.sub(b"0", body), limits)  # readers have a depth of their own
+        raise
     _check(value, limits)
     return value
 
@@ -61,9 +71,9 @@ def _check_text(body: bytes, limits: JsonLimits) -> None:
     brackets = body.translate(_STEPS, _NOT_BRACKETS)
     # Every value but the first stands behind a comma or an opening bracket, and every container is a value.
     if body.count(b",") >= limits.elements or brackets.count(b"\x01") > limits.elements + 1:
-        raise RequestError(f"the body holds more than {limits.elements} values")
+        raise _too_many(limits)
     if max(accumulate(memoryview(brackets).cast("b")), default=0) > limits.depth:
-        raise RequestError(f"the body is nested deeper than {limits.depth}")
+        raise _too_deep(limits)
 
 
 def _check(value: Any, limits: JsonLimits) -> None:
@@ -79,9 +89,17 @@ def _check(value: Any, limits: JsonLimits) -> None:
                 inner.extend(item)
         count += len(inner)
         if count > limits.elements:
-            raise RequestError(f"the body holds more than {limits.elements} values")
+            raise _too_many(limits)
         level = [v for v in inner if isinstance(v, (dict, list))]
         if not level:
             return
         if depth + 1 >= limits.depth:
-            raise RequestError(f"the body is nested deeper than {limits.depth}")
+            raise _too_deep(limits)
+
+
+def _too_many(limits: JsonLimits) -> RequestError:
+    return RequestError(f"the body holds more than {limits.elements} values (limits.json_elements)")
+
+
+def _too_deep(limits: JsonLimits) -> RequestError:
+    return RequestError(f"the body is nested deeper than {limits.depth} (limits.json_depth)")

@@ -97,3 +97,11 @@ def test_parse_json_of_a_hostile_body_is_refused_soon(body: bytes) -> None:
     with pytest.raises((RequestError, jsoncodec.JSONDecodeError)):
         parse_json(body, JsonLimits())
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("levels", [65, 2_000, 200_000])
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_parse_json_of_a_deep_body_names_the_setting_at_any_depth(opening: bytes, levels: int) -> None:
+    closing = {b"[": b"]", b'{"a":': b"}"}[opening]
+    with pytest.raises(RequestError, match=r"nested deeper than 64 \(limits\.json_depth\)$"):
+        parse_json(opening * levels + b"1" + closing * levels, JsonLimits())

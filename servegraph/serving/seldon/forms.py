@@ -9,7 +9,9 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from servegraph import jsoncodec
+from servegraph.serving.limits import JsonLimits
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.json_reading import read_json
 
 _MOST_FIELDS: Final = 1000
 
@@ -28,12 +30,18 @@ def json_field(text: str, place: str) -> Any:
     return found[0] if found else None
 
 
-def multipart_value(body: bytes, content_type: str) -> dict[str, Any]:
+def multipart_value(body: bytes, content_type: str, limits: JsonLimits | None = None) -> dict[str, Any]:
     """The message whose parts come as the parts of a ``multipart/form-data`` body (RFC 7578).
 
     Fields are JSON, but for ``strData``, which is text. Of files, ``binData`` is bytes and any other is text.
 
+    Args:
+        body: the form.
+        content_type: its media type, with the boundary.
+        limits: bounds on the JSON of each part.
+
     Raises:
+        RequestError: a part is too deep or holds too many values.
         SeldonMicroserviceException: the body is no such form, or a part is not what its name says (400).
     """
     head = b"Content-Type: " + content_type.encode("latin-1", "replace").replace(b"\r", b"").replace(b"\n", b"")
@@ -49,16 +57,17 @@ def multipart_value(body: bytes, content_type: str) -> dict[str, Any]:
         if len(value) >= _MOST_FIELDS:
             raise SeldonMicroserviceException("the multipart form has too many parts")
         content = part.get_payload(decode=True)
-        value[name] = _part(name, content if isinstance(content, bytes) else b"", part.get_filename() is not None)
+        raw = content if isinstance(content, bytes) else b""
+        value[name] = _part(name, raw, part.get_filename() is not None, limits)
     return value
 
 
-def _part(name: str, content: bytes, is_file: bool) -> Any:
+def _part(name: str, content: bytes, is_file: bool, limits: JsonLimits | None) -> Any:
     if is_file and name == "binData":
         return base64.b64encode(content).decode("ascii")
     try:
         if is_file or name == "strData":
             return content.decode("utf-8")
-        return jsoncodec.loads(content)
+        return read_json(content, limits)
     except (UnicodeDecodeError, jsoncodec.JSONDecodeError) as exc:
         raise SeldonMicroserviceException(f"the part {name[:80]!r} of the form cannot be read: {exc}") from exc

@@ -19,9 +19,9 @@ from servegraph.graph.events import Event, Response
 from servegraph.graph.media import parse_media_type
 from servegraph.graph.plan import Plan
 from servegraph.serving.dataplane import JSON, DataPlane, DataPlaneOptions, Reply
-from servegraph.serving.limits import parse_json
 from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, chosen_failure, envelope
 from servegraph.serving.seldon.forms import json_field, multipart_value
+from servegraph.serving.seldon.json_reading import read_json
 from servegraph.serving.seldon.tree_errors import NodeError
 
 NO_JSON: Final = "Can't find JSON in data"
@@ -80,12 +80,11 @@ class SeldonPlane(DataPlane):
         else:
             event.body = text
 
-    @staticmethod
-    def _found(event: Event, body: bytes | str, content_type: str) -> Any:
+    def _found(self, event: Event, body: bytes | str, content_type: str) -> Any:
         """The JSON text of a request, the value of a form of several parts, or ``None``."""
         media = parse_media_type(content_type)
         if media.essence == "multipart/form-data":
-            return multipart_value(_bytes(body), content_type)
+            return multipart_value(_bytes(body), content_type, self.options.json_limits)
         text: Any = None
         if media.essence == "application/x-www-form-urlencoded":
             text = json_field(_bytes(body).decode("utf-8", "replace"), "form")
@@ -100,10 +99,9 @@ class SeldonPlane(DataPlane):
         if self._passthrough and event.path == "/predict":
             event.body = text
             return
-        limits = self.options.json_limits
         try:
-            event.body = jsoncodec.loads(text) if limits is None else parse_json(_bytes(text), limits)
-        except (jsoncodec.JSONDecodeError, UnicodeEncodeError) as exc:
+            event.body = read_json(text, self.options.json_limits)
+        except jsoncodec.JSONDecodeError as exc:
             raise UnreadableError(f"{NO_JSON}: {exc}") from None
 
     def failure(self, exc: BaseException, event: Event, *, log: bool = True) -> Reply:

@@ -15,6 +15,7 @@ from servegraph.errors import GraphError, RemoteError
 from servegraph.graph.events import Event
 from servegraph.importing import import_extra
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.json_reading import read_json
 from servegraph.serving.seldon.message import Feedback, Message
 from servegraph.serving.seldon.rest import feedback_to_rest, message_from_rest, message_to_rest, meta_from_rest
 from servegraph.serving.seldon.tree_errors import PassedThroughError
@@ -240,7 +241,7 @@ def _value(status: int, content: bytes, url: str) -> Any:
         RemoteError: it is no JSON.
     """
     try:
-        value = jsoncodec.loads(content) if content else {}
+        value = read_json(content) if content else {}
     except jsoncodec.JSONDecodeError as exc:
         if status == 200:
             raise RemoteError(f"{url} answered with something other than JSON") from exc

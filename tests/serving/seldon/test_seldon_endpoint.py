@@ -495,3 +495,44 @@ def test_error_handlers_of_flask_are_not_asked_on_grpc() -> None:
         answer = server.run(event, silent=True)
     assert answer.status_code == 500
     assert "Working outside of request context" in answer.body["status"]["info"]
+
+
+NOT_FINITE = '{"data":{"ndarray":[[NaN,-Infinity,1e400,1.0]]}}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type"),
+    [
+        ("/predict", NOT_FINITE, "application/json"),
+        ("/predict", "\ufeff" + NOT_FINITE, "application/json"),
+        ("/predict", urlencode({"json": NOT_FINITE}), "application/x-www-form-urlencoded"),
+        (f"/predict?json={quote(NOT_FINITE)}", "", ""),
+        (
+            "/predict",
+            f'--b\r\nContent-Disposition: form-data; name="data"\r\n\r\n{NOT_FINITE[8:-1]}\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+        ),
+    ],
+    ids=["body", "mark", "form", "query", "parts"],
+)
+def test_not_finite_numbers_reach_the_component_in_each_form(path: str, body: str, content_type: str) -> None:
+    seen: list[Any] = []
+
+    class Seer:
+        def predict(self, X: Any, names: Any) -> Any:
+            seen.append(X)
+            return np.nan_to_num(X, nan=-1.0, posinf=2.0, neginf=3.0)
+
+    with serving(endpoint(Seer())) as served:
+        answer = served.ask(path, body.encode(), {"content-type": content_type or "text/plain"}, "POST")
+    assert answer.status == 200, answer
+    assert json.loads(answer.body)["data"]["ndarray"] == [[-1.0, 3.0, 2.0, 1.0]]
+    np.testing.assert_equal(seen, [np.array([[np.nan, -np.inf, np.inf, 1.0]])])
+
+
+def test_part_of_a_form_has_the_limits_of_a_body() -> None:
+    deep = '{"a":' * 100 + "1" + "}" * 100
+    body = f'--b\r\nContent-Disposition: form-data; name="jsonData"\r\n\r\n{deep}\r\n--b--\r\n'
+    with serving(endpoint(Echo())) as served:
+        answer = served.ask("/predict", body.encode(), {"content-type": "multipart/form-data; boundary=b"})
+    assert "limits.json_depth" in failed(answer, 400)

@@ -14,6 +14,7 @@ from servegraph.serving.seldon.client.answer import Answer
 from servegraph.serving.seldon.client.credentials import SeldonChannelCredentials
 from servegraph.serving.seldon.client.errors import SeldonClientException
 from servegraph.serving.seldon.client.options import ClientOptions
+from servegraph.serving.seldon.json_reading import read_json
 
 if TYPE_CHECKING:
     import httpx
@@ -117,7 +118,7 @@ def _token(options: ClientOptions) -> dict[str, str]:
 def _answer(response: httpx.Response, raw: bytes) -> Answer:
     status = response.status_code
     try:
-        body = jsoncodec.loads(raw)
+        body = read_json(raw)
     except jsoncodec.JSONDecodeError:
         body = None
     if status != 200:

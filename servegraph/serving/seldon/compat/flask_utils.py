@@ -9,6 +9,7 @@ from servegraph.graph.media import parse_media_type
 from servegraph.importing import import_extra
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.forms import multipart_value
+from servegraph.serving.seldon.json_reading import read_json
 
 ANNOTATIONS_FILE: Final = "/etc/podinfo/annotations"
 ANNOTATION_GRPC_MAX_MSG_SIZE: Final = "seldon.io/grpc-max-message-size"
@@ -46,7 +47,7 @@ def get_request(skip_decoding: bool = False) -> Any:
     if skip_decoding:
         return text
     try:
-        value = jsoncodec.loads(text) if text else None
+        value = read_json(text) if text else None
     except jsoncodec.JSONDecodeError as exc:
         raise SeldonMicroserviceException(f"{_NO_JSON}: {exc}") from exc
     if value is None:
