@@ -140,7 +140,8 @@ class Worker:
         if self._signalled:
             os._exit(1)
         self._signalled = True
-        self._loop.call_soon_threadsafe(self._stop.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: this worker has drained already
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     def _on_command(self) -> None:
         messages = self._channel.receive()
@@ -311,7 +312,12 @@ def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 def leave(code: int) -> None:
-    """Leave like any Python process, but do not wait for threads that user code has left running."""
+    """Leave like any Python process, but do not wait for threads that user code has left running.
+
+    A signal to end changes nothing any more: it must not put its own exit code in the place of that of the drain.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -131,3 +133,13 @@ def test_workers_that_are_replaced_after_so_many_requests_lose_none_and_no_count
             refused = client.refused if workers == 1 and isinstance(client, GrpcClient) else 0
             assert (client.lost, client.unheard, client.refused) == ([], 0, refused)
         assert server.total("predicted_total") == sum(client.right for client in clients)
+
+
+def test_worker_that_has_drained_and_is_told_to_end_again_leaves_with_the_code_of_the_drain() -> None:
+    program = (
+        "import atexit, os, signal\n"
+        "from servegraph.runtimes.worker import leave\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "leave(0)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
