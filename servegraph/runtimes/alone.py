@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from servegraph.importing import import_object
 from servegraph.runtimes.listening import HTTP, Listen, Listeners
-from servegraph.runtimes.worker import Channel, Worker, loop_factory
+from servegraph.runtimes.worker import Channel, Worker, leave_soon, loop_factory
 from servegraph.runtimes.worker_protocol import DUMP_SIGNAL, Application, ApplicationFactory, Start, Target, WorkerInfo
 from servegraph.settings import ServerSettings
 
@@ -31,6 +31,8 @@ def run_alone(
     listen_when_ready: bool = False,
 ) -> int:
     """Serve in this process until SIGTERM or SIGINT; 0 after a clean drain, else 1. Needs the main thread.
+
+    The process is over half a second after the return, even if user code has left threads running.
 
     Args:
         settings: all settings of the server; ``workers`` and ``reload`` have no meaning here.
@@ -66,6 +68,7 @@ def run_alone(
     finally:
         others.close()
     logger.info("stopped")
+    leave_soon(code)  # a load that was given up may go on for long
     return code
 
 

@@ -321,10 +321,15 @@ def leave(code: int) -> None:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
+    leave_soon(code)
+    sys.exit(code)
+
+
+def leave_soon(code: int) -> None:
+    """End the process in a moment, whatever threads still run in it."""
     watchdog = threading.Timer(_EXIT_S, os._exit, (code,))
     watchdog.daemon = True
     watchdog.start()
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from own_redis import OwnRedis
-from seldon_command import Microservice
+from seldon_command import COMMAND, Microservice
 from seldon_load import RestClient, load, wait_until_each_has
 
 COUNTING = """
@@ -93,3 +94,27 @@ def test_ended_server_finishes_what_it_has_taken_and_exits_with_0(tmp_path: Path
     with Microservice(tmp_path, "counting.Counting", *options, code=COUNTING) as server, load(server) as clients:
         assert server.stop() == 0
     assert [client.lost for client in clients] == [[]] * len(clients)
+
+
+SLOW = """
+import threading
+
+class Slow:
+    def load(self):
+        print("loading", flush=True)
+        threading.Event().wait(600)
+
+    def predict(self, X, names):
+        return X
+"""
+
+
+def test_server_that_is_ended_while_its_component_loads_ends(tmp_path: Path) -> None:
+    (tmp_path / "Slow.py").write_text(SLOW)
+    command = [*COMMAND, "Slow", "--host", "127.0.0.1"]
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    with subprocess.Popen([*command, *ports], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "loading" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
