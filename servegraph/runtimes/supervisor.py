@@ -126,12 +126,18 @@ class Supervisor:
         message is logged and the answer is 1. SIGHUP replaces the workers one after the other.
 
         Raises:
-            SettingsError: a port is taken or cannot be used.
+            SettingsError: a port is taken or cannot be used, or no folder for temporary files can be written.
         """
         self.bind()
         # Shared memory where there is some: a write to a file on a disk may have to wait for the disk.
         shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-        self._metrics = tempfile.mkdtemp(prefix="servegraph-", dir=shared)
+        try:
+            self._metrics = tempfile.mkdtemp(prefix="servegraph-", dir=shared)
+        except OSError as exc:
+            self._listeners.close()
+            raise SettingsError(
+                f"no folder for what workers count: set TMPDIR to one that can be written ({exc})"
+            ) from exc
         registry = MetricsRegistry(Path(self._metrics), slot=len(self._slots))
         self._lost = registry.counter("servegraph_workers_lost_total", "Workers that died, hung or were stuck.")
         for name, (host, port) in self.addresses().items():
