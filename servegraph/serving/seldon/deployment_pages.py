@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from servegraph.errors import MethodNotAllowedError, NotFoundError, closest
@@ -26,19 +26,19 @@ class Pages:
 
     Args:
         deployment: its name.
-        prefix: the outer path that its pages are also at.
+        outer: the paths that its pages are also below; the first one is shown.
         predictors: all of its predictors by name, the first one first.
     """
 
-    def __init__(self, deployment: str, prefix: str, predictors: Mapping[str, SeldonPredictor]) -> None:
+    def __init__(self, deployment: str, outer: Sequence[str], predictors: Mapping[str, SeldonPredictor]) -> None:
         self._deployment = deployment
-        self._prefix = prefix
+        self._outer = tuple(outer)
         self._predictors = predictors
         self._main = next(p for p in predictors.values() if not p.shadow)
 
     def describe(self) -> SelfDescription:
         """The paths of the deployment, and a request that it answers."""
-        return describe_deployment(self._deployment, self._prefix, self._predictors)
+        return describe_deployment(self._deployment, self._outer[0], self._predictors)
 
     async def answer(self, path: str, method: str, predictor: SeldonPredictor | None = None) -> Response:
         """The page at a path.
@@ -53,18 +53,19 @@ class Pages:
             MethodNotAllowedError: it is for GET.
             NodeError: a node has no metadata.
         """
-        page = path.removeprefix(self._prefix) if path.startswith(f"{self._prefix}/") else path
-        parts = page.strip("/").split("/")
+        prefix = next((outer for outer in self._outer if path.startswith(f"{outer}/")), "")
+        parts = path.removeprefix(prefix).strip("/").split("/")
+        if not _is_page(parts):
+            at = "/api/v1.0/predictions"
+            raise NotFoundError(f"no such path: {path[:120]}; predictions are at {at} and {self._outer[0]}{at}")
+        if method not in ("GET", "HEAD"):
+            raise MethodNotAllowedError(f"{path[:120]} is for GET, not {method[:20]}", allow=("GET", "HEAD"))
         if parts in (["live"], ["ready"]):
-            _only_get(path, method)
             ready = parts == ["live"] or await self._ready()
             return Response(None, None if ready else "", None, 200 if ready else 503)
-        if len(parts) < 3 or parts[0] != "api" or parts[1] not in _VERSIONS:
-            raise NotFoundError(f"no such path: {path[:120]}; predictions are at /api/v1.0/predictions")
-        _only_get(path, method)
         if parts[2] == "metadata":
             return _json(await self._metadata("/".join(parts[3:]), predictor))
-        return await self._api(path, parts[2:])
+        return await self._api(parts[2], "/".join(parts[3:]))
 
     async def message(self, path: str, data: bytes, predictor: SeldonPredictor | None = None) -> Any:
         """The protobuf message that a gRPC method answers with; see `answer`.
@@ -90,19 +91,14 @@ class Pages:
             return await self._unit(name, predictor).describe()
         return await (predictor or self._main).metadata()
 
-    async def _api(self, path: str, parts: list[str]) -> Response:
-        what, name = parts[0], "/".join(parts[1:])
-        if what == "doc" and not name:
+    async def _api(self, what: str, name: str) -> Response:
+        if what == "doc":
             return _json(self.describe().openapi)
-        if (what, name) in (("health", "status"), ("health", "ping"), ("status", "")):
-            ready = await self._ready()
-            return _json(
-                {"data": {"names": [], "ndarray": ["healthy" if ready else "not ready"]}}, 200 if ready else 503
-            )
-        if what == "status":
+        if what == "status" and name:
             ready = await _is_ready(self._unit(name))
             return _json({"name": name, "ready": ready}, 200 if ready else 503)
-        raise NotFoundError(f"no such path: {path[:120]}")
+        ready = await self._ready()
+        return _json({"data": {"names": [], "ndarray": ["healthy" if ready else "not ready"]}}, 200 if ready else 503)
 
     def _unit(self, name: str, predictor: SeldonPredictor | None = None) -> SeldonUnit:
         predictors = self._predictors.values() if predictor is None else (predictor,)
@@ -123,9 +119,13 @@ async def _is_ready(unit: SeldonUnit) -> bool:
     return unit.loaded if unit.remote is None else await unit.remote.ready()
 
 
-def _only_get(path: str, method: str) -> None:
-    if method not in ("GET", "HEAD"):
-        raise MethodNotAllowedError(f"{path[:120]} is for GET, not {method[:20]}", allow=("GET", "HEAD"))
+def _is_page(parts: list[str]) -> bool:
+    """Whether the parts of an inner path are those of a page; which nodes there are is not looked at."""
+    if parts in (["live"], ["ready"]):
+        return True
+    if len(parts) < 3 or parts[0] != "api" or parts[1] not in _VERSIONS:
+        return False
+    return parts[2] in ("metadata", "status") or parts[2:] in (["doc"], ["health", "status"], ["health", "ping"])
 
 
 def _json(body: Any, status: int = 200) -> Response:

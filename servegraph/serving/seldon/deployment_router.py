@@ -21,6 +21,7 @@ from servegraph.graph.run import Run
 from servegraph.serving.dataplane import JSON, DataPlane
 from servegraph.serving.description import SelfDescription
 from servegraph.serving.seldon.deployment_pages import GRAPH_METADATA, MODEL_METADATA, Pages
+from servegraph.serving.seldon.given_json import given_json
 from servegraph.serving.seldon.message import Feedback, Message
 from servegraph.serving.seldon.plane import SeldonPlane
 from servegraph.serving.seldon.predictors import SeldonPredictor
@@ -92,10 +93,11 @@ class SeldonDeploymentRouter:
         self._shadows: set[asyncio.Task[None]] = set()
         self.shadows_dropped = 0
         """How many requests the shadow was not sent, because it was too far behind."""
-        prefix = f"/seldon/{namespace}/{self.deployment}"
-        self._predictions = frozenset(f"{p}/api/{v}/predictions" for p in ("", prefix) for v in VERSIONS)
-        self._feedback = frozenset(f"{p}/api/{v}/feedback" for p in ("", prefix) for v in VERSIONS)
-        self._pages = Pages(self.deployment, prefix, predictors)
+        # The second is what clients ask that are told no namespace.
+        outer = (f"/seldon/{namespace}/{self.deployment}", f"/seldon/{self.deployment}")
+        self._predictions = frozenset(f"{p}/api/{v}/predictions" for p in ("", *outer) for v in VERSIONS)
+        self._feedback = frozenset(f"{p}/api/{v}/feedback" for p in ("", *outer) for v in VERSIONS)
+        self._pages = Pages(self.deployment, outer, predictors)
         self._quick = Call(self.name, self._predict_now, False, Guard("inline", InlineLimits()))
         versions = {key: p.version for key, p in predictors.items()}
         self._observe = server_observer(self.context.services, self.deployment, versions)
@@ -167,7 +169,7 @@ class SeldonDeploymentRouter:
             puid = event.headers.get(PUID_HEADER, "")[:128]
             predictor = self._chosen(event)
             name = predictor.name
-            message = body if isinstance(body, Message) else message_from_rest(body)
+            message = body if isinstance(body, Message) else message_from_rest(given_json(event))
             logs = event.headers.get(SKIP_LOGGING, "").lower() not in _YES
             run = run_of(event)
             if self.shadow is not None:
@@ -188,7 +190,7 @@ class SeldonDeploymentRouter:
         start, body, puid, name = clock(), event.body, "", ""
         try:
             puid = event.headers.get(PUID_HEADER, "")[:128]
-            feedback = body if isinstance(body, Feedback) else feedback_from_rest(body)
+            feedback = body if isinstance(body, Feedback) else feedback_from_rest(given_json(event))
             predictor = self._answered_by(feedback, event)
             name = predictor.name
             reply = await predictor.learn(feedback, event, run_of(event), puid=puid)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from tree_kit import REQUEST, Add, Fail, Route, ask, deployment, function_of, hard, node, plain, predictor, rows
 
+from servegraph import jsoncodec
 from servegraph.errors import GraphError
 from servegraph.graph.events import Event, Trigger
 from servegraph.runtimes.seldon.deployment import function_from_deployment
@@ -22,9 +24,15 @@ PREDICTIONS = "/api/v1.0/predictions"
 
 @pytest.mark.parametrize(
     "path",
-    [PREDICTIONS, "/api/v0.1/predictions", f"/seldon/ns/tree{PREDICTIONS}", "/seldon/ns/tree/api/v0.1/predictions"],
+    [
+        PREDICTIONS,
+        "/api/v0.1/predictions",
+        f"/seldon/ns/tree{PREDICTIONS}",
+        "/seldon/ns/tree/api/v0.1/predictions",
+        f"/seldon/tree{PREDICTIONS}",
+    ],
 )
-def test_predictions_are_at_the_inner_and_the_outer_path(path: str) -> None:
+def test_predictions_are_at_the_inner_and_the_outer_paths(path: str) -> None:
     with function_of(MODEL).to_mock_server() as server:
         response = server.test(path, REQUEST, get_body=False)
     assert response.status_code == 200
@@ -69,6 +77,7 @@ def test_tags_that_are_arrays_pass_through_a_combiner() -> None:
         ("/api/v1.0/nothing", "GET", 404),
         ("/api/v3/predictions", "POST", 404),
         ("/seldon/other/tree/api/v1.0/predictions", "POST", 404),
+        ("/seldon/ns/api/v1.0/predictions", "POST", 404),
         ("/api/v1.0/status/nobody", "GET", 404),
         ("/api/v1.0/metadata/nobody", "GET", 404),
     ],
@@ -80,6 +89,58 @@ def test_wrong_paths_and_methods_are_told_in_seldons_envelope(path: str, method:
     assert response.status_code == status
     assert response.body["status"]["code"] == -1
     assert (response.headers.get("Allow") is not None) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{PREDICTIONS}/",
+        "/api/v1.0/feedback/",
+        "/api/v1.0/nothing",
+        "/api/v1.0/doc/more",
+        "/seldon/other/tree/ready",
+        "/x",
+    ],
+)
+def test_path_that_is_not_there_is_told_alike_for_each_method(path: str) -> None:
+    with function_of(MODEL).to_mock_server() as server:
+        got = server.test(path, method="GET", silent=True)
+        posted = server.test(path, REQUEST, method="POST", silent=True)
+    assert got.status_code == posted.status_code == 404
+    where = f"{PREDICTIONS} and /seldon/ns/tree{PREDICTIONS}"
+    info = f"no such path: {path}; predictions are at {where}"
+    assert got.body["status"]["info"] == posted.body["status"]["info"] == info
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "why"),
+    [
+        (
+            jsoncodec.dumps(REQUEST),
+            "application/x-www-form-urlencoded",
+            "which curl takes by itself, and the form has no",
+        ),
+        (jsoncodec.dumps(REQUEST), "text/plain; charset=utf-8", "the content type is text/plain; send it with"),
+        (jsoncodec.dumps(REQUEST), "", "send it with the header Content-Type: application/json"),
+        (b"null", "application/json", "the body is empty or null"),
+        (b"", "application/json", "the body is empty or null"),
+        (b"", "", "there is no body, or it has no content type"),
+    ],
+)
+def test_request_without_json_is_told_its_content_type(body: bytes, content_type: str, why: str) -> None:
+    with function_of(MODEL).to_mock_server() as server:
+        for path in (PREDICTIONS, "/api/v1.0/feedback"):
+            answer = server.test(path, body, method="POST", content_type=content_type, silent=True)
+            assert answer.status_code == 400
+            assert answer.body["status"]["info"].startswith("Can't find JSON in data: ")
+            assert why in answer.body["status"]["info"]
+
+
+def test_json_in_the_field_of_a_form_is_read() -> None:
+    body = urlencode({"json": jsoncodec.dumps(REQUEST).decode()}).encode()
+    with function_of(MODEL).to_mock_server() as server:
+        answer = server.test(PREDICTIONS, body, method="POST", content_type="application/x-www-form-urlencoded")
+    assert answer["meta"]["requestPath"] == {"m": "SIMPLE_MODEL"}
 
 
 def test_pages_tell_readiness_state_and_metadata() -> None:
