@@ -365,6 +365,9 @@ class _CallThreads:
 
 
 def _log(context: GrpcContext, exc: BaseException) -> None:
+    if isinstance(exc, DeadlineError):  # no place in the code is to blame
+        logger.warning("gRPC call %s %s: %s", context.method, context.request_id, exc)
+        return
     cause = exc.__cause__ if isinstance(exc, StepError) and exc.__cause__ is not None else exc
     trace = users_part(cause.__traceback__)
     shown = cause if trace is None else cause.with_traceback(trace)

@@ -337,7 +337,7 @@ def test_deadline_of_the_caller_ends_a_call_whose_turn_never_came() -> None:
         assert not gate.inside.acquire(blocking=False)
 
 
-def test_deadline_of_the_server_ends_a_call_that_waits_for_its_turn() -> None:
+def test_deadline_of_the_server_ends_a_call_that_waits_for_its_turn(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
     with serving(gate, GrpcOptions(threads=1, request_s=0.3)) as served, ThreadPoolExecutor(1) as pool:
         first = pool.submit(served.call, "/s.S/M")
@@ -348,6 +348,8 @@ def test_deadline_of_the_server_ends_a_call_that_waits_for_its_turn() -> None:
         assert served.edge.stuck_calls(60.0) == 0
         gate.open.set()
         assert first.result() == b"open"
+    logged = [record for record in caplog.records if "had to wait" in record.getMessage()]
+    assert [(record.levelname, record.exc_info) for record in logged] == [("WARNING", None)]
 
 
 def test_calls_beyond_the_limit_are_refused_but_health_is_not() -> None:
