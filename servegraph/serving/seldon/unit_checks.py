@@ -8,8 +8,10 @@ from typing import Any
 
 from servegraph.errors import GraphError, SettingsError
 from servegraph.serving.seldon.bandits import Bandit
+from servegraph.serving.seldon.environment import NodeEnvironment
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.locate import RUNTIME_PARAMETERS, find_component
+from servegraph.serving.seldon.node_start import operators_variables
 from servegraph.serving.seldon.parameters import typed_parameters
 from servegraph.serving.seldon.unit_options import UnitOptions
 from servegraph.serving.v2 import V2ModelServer
@@ -33,14 +35,19 @@ def unit_problems(arguments: Mapping[str, Any], folder: str | None = None) -> It
         component = options.packaged or None
     if options.hard_coded or options.endpoint is not None or component is None:
         return
+    told = operators_variables(options.name, options, arguments.get("parameters"))
+    variables = NodeEnvironment(options.name, {**told, **options.env}, told)
     try:
-        factory = find_component(component, folder) if isinstance(component, str) else component
+        with variables.given():  # what its module reads while it is imported
+            factory = find_component(component, folder) if isinstance(component, str) else component
     except GraphError as exc:
         yield "unknown-code", exc.message
     except Exception as exc:  # noqa: BLE001 - whatever the component's module raises when it is imported
         yield "unknown-code", f"importing {component!r} failed: {type(exc).__name__}: {exc}"
     else:
         yield from _call_problems(factory, parameters)
+    finally:
+        variables.put_back()
 
 
 def _call_problems(factory: Any, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

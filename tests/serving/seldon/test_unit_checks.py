@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ def test_good_arguments_have_no_problem(component: Any, parameters: Any, folder:
 def test_problem_is_told_with_its_kind(arguments: Any, code: str, message: str, folder: str) -> None:
     ((found, text),) = unit_problems(arguments, folder)
     assert (found, message in text) == (code, True), text
+
+
+def test_module_that_reads_the_variables_of_its_node_is_imported_with_them(folder: str) -> None:
+    (Path(folder) / "reads.py").write_text("import os\nclass X:\n    at = os.environ['UNIT_CHECKED_PLACE']\n")
+    unit = {"name": "m", "deployment": "d", "env": {"UNIT_CHECKED_PLACE": "here"}}
+    assert list(unit_problems({"component": "reads.py:X", "unit": unit}, folder)) == []
+    assert "UNIT_CHECKED_PLACE" not in os.environ
 
 
 def test_nodes_that_run_elsewhere_or_are_built_in_need_no_code() -> None:
