@@ -15,6 +15,7 @@ from servegraph.runtimes.seldon.grpc_methods import grpc_edge
 from servegraph.runtimes.seldon.metrics import MetricsPage, SeldonMetricSink, open_metrics
 from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.runtimes.worker_protocol import WorkerInfo
+from servegraph.serving.seldon.awaiting import waited_for
 from servegraph.serving.seldon.endpoint import ComponentEndpoint
 from servegraph.serving.seldon.locate import class_name
 from servegraph.serving.seldon.state_store import state_key
@@ -85,6 +86,6 @@ class MicroserviceEndpoint(ComponentEndpoint):
 
 def _serve_custom(service: Any, name: str) -> None:
     try:
-        service()
+        waited_for(service())
     except Exception:
         logger.exception("the custom service of %s has ended with an error", name)

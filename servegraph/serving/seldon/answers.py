@@ -60,7 +60,8 @@ def answer(
         result: what the component gave.
         request: the message that it answers; its encoding is mirrored.
         meta: goes with it.
-        class_names: the component's names of columns; generated ones where it has none.
+        class_names: the component's names of columns; generated ones where it has none. They count only where
+            `has_columns`.
         transport: lists stay lists on REST, so that what numpy would make of them does not show.
 
     Raises:
@@ -92,6 +93,11 @@ def answer(
     encoding = result_encoding(array, request)
     kept = result if encoding == "ndarray" and transport == "rest" else array
     return Message("data", kept, _names(array, class_names), encoding, meta)
+
+
+def has_columns(result: Any) -> bool:
+    """Whether a component's result has columns, which have names."""
+    return len(shape_of(result)) > 1
 
 
 def _array_of_result(result: list[Any]) -> np.ndarray[Any, Any] | None:

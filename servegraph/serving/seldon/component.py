@@ -12,20 +12,28 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from servegraph.errors import GraphError
-from servegraph.graph.resolve import is_async
-from servegraph.serving.seldon.answers import NO_REQUEST, RawAnswer, Transport, answer, continued
+from servegraph.serving.seldon.answers import NO_REQUEST, RawAnswer, Transport, answer, continued, has_columns
+from servegraph.serving.seldon.awaiting import waited_for
 from servegraph.serving.seldon.custom_metrics import CustomMetrics
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.message import Feedback, Message, Meta
 from servegraph.serving.seldon.methods import Methods, Operation
 from servegraph.serving.seldon.raw import is_not_implemented, read
+from servegraph.serving.seldon.results import (
+    Outcome,
+    Scored,
+    aimplemented,
+    implemented,
+    is_response,
+    mapping,
+    routed,
+    scored_later,
+)
 from servegraph.serving.seldon.signatures import Invoke
 
 logger = logging.getLogger("servegraph.seldon")
@@ -63,7 +71,7 @@ class Component:
 
     @property
     def is_async(self) -> bool:
-        """Whether any of its operations is a coroutine function."""
+        """Whether any of the methods that requests call is a coroutine function."""
         return bool(self._methods.coroutines)
 
     def has(self, op: Operation) -> bool:
@@ -127,7 +135,7 @@ class Component:
             request = self._read(op, source, transport)
         invoke, arguments = self._arguments(op, request)
         if invoke is None:
-            return self._finish(op, request, arguments, transport)
+            return await self._afinish(op, request, arguments, transport)
         try:
             result = invoke(*arguments)
             if inspect.isawaitable(result):
@@ -136,7 +144,7 @@ class Component:
             if not is_not_implemented(exc):
                 raise
             result = self._instead(op, request, exc)
-        return self._finish(op, request, result, transport)
+        return await self._afinish(op, request, result, transport)
 
     def _read(self, op: Operation, source: Any, transport: Transport) -> Any:
         """What a request holds; the reward of a feedback is counted, whichever method gets it."""
@@ -173,7 +181,7 @@ class Component:
         """What an outlier detector of Seldon 0.x does: the input unchanged, its score as a tag."""
         assert self._methods.score is not None
         score = self._methods.score(request.value, request.names, _meta_of(request))
-        return _Scored(request.value, np.asarray(score).tolist())
+        return scored_later(request.value, score) if inspect.isawaitable(score) else Scored(request.value, score)
 
     def _instead(self, op: Operation, request: Any, exc: Exception | None) -> Any:
         """What stands for the result of a method that is missing, or says that it is not implemented."""
@@ -191,31 +199,50 @@ class Component:
 
     def _finish(self, op: Operation, request: Any, result: Any, transport: Transport) -> Message:
         """The message of a result."""
-        own_tags: Any = None
-        own_metrics: Any = None
-        if result.__class__ is _Scored:
-            own_tags, result = {"outlierScore": result.score}, result.value
+        outcome = self._outcome(op, request, result)
+        values = outcome.values
+        said = [None if m is None else implemented(m, values) for m in self._asked_for(outcome)]
+        return self._message(op, outcome, said, transport)
+
+    async def _afinish(self, op: Operation, request: Any, result: Any, transport: Transport) -> Message:
+        outcome = self._outcome(op, request, result)
+        values = outcome.values
+        said = [None if m is None else await aimplemented(m, values) for m in self._asked_for(outcome)]
+        return self._message(op, outcome, said, transport)
+
+    def _outcome(self, op: Operation, request: Any, result: Any) -> Outcome:
+        """A result taken apart, with what it answers."""
+        tags: Any = None
+        metrics: Any = None
+        if result.__class__ is Scored:
+            tags, result = {"outlierScore": result.score}, result.value
         elif is_response(result):
-            own_tags, own_metrics, result = result.tags, result.metrics, result.data
+            tags, metrics, result = result.tags, result.metrics, result.data
         if op == "route":
-            result = _routed(result)
+            result = routed(result)
         elif op == "send_feedback" and result is None:
             result = []  # most have nothing to say
         answered, meta = self._start(op, request)
         values = _values(answered) if op == "send_feedback" else answered.value
+        return Outcome(result, tags, metrics, answered, meta, values)
+
+    def _asked_for(self, outcome: Outcome) -> tuple[Invoke | None, Invoke | None, Invoke | None]:
+        """What the component is asked for an answer's sake: names of columns where there are any, tags and metrics."""
         methods = self._methods
-        names = _implemented(methods.class_names, values)
-        tags = None if methods.tags is None else _implemented(methods.tags, values)
-        metrics = None if methods.metrics is None else _implemented(methods.metrics, values)
+        return (methods.class_names if has_columns(outcome.result) else None, methods.tags, methods.metrics)
+
+    def _message(self, op: Operation, outcome: Outcome, said: list[Any], transport: Transport) -> Message:
+        names, tags, metrics = said
+        meta = outcome.meta
         if tags:
-            meta.tags.update(_mapping(tags, "tags()"))
-        if own_tags:
-            meta.tags.update(_mapping(own_tags, "the answer's tags"))
+            meta.tags.update(mapping(tags, "tags()"))
+        if outcome.tags:
+            meta.tags.update(mapping(outcome.tags, "the answer's tags"))
         if metrics:
             meta.metrics.extend(self.metrics.take(metrics, op))
-        if own_metrics:
-            meta.metrics.extend(self.metrics.take(own_metrics, op))
-        return answer(result, answered, meta, names, transport)
+        if outcome.metrics:
+            meta.metrics.extend(self.metrics.take(outcome.metrics, op))
+        return answer(outcome.result, outcome.answered, meta, names, transport)
 
     def _start(self, op: Operation, request: Any) -> tuple[Message, Meta]:
         """The message that is answered, and the meta that the answer begins with."""
@@ -246,16 +273,15 @@ class Component:
         ``load`` is looked up on the object: some components replace it there. What it puts in the place of other
         methods counts too.
 
+        A coroutine function is waited for.
+
         Raises:
-            GraphError: ``load`` is a coroutine function, which nothing would wait for.
             Exception: whatever it raises.
         """
         load = getattr(self.user_object, "load", None)
-        if is_async(load):
-            raise GraphError(f"{type(self.user_object).__name__}.load() cannot be async: only operations can")
         if callable(load):
             try:
-                load()
+                waited_for(load())
             except NotImplementedError:
                 pass
             except Exception as exc:
@@ -271,36 +297,11 @@ class Component:
         if not callable(method):
             return {}
         try:
-            return method()
+            return waited_for(method())
         except Exception as exc:
             if is_not_implemented(exc):
                 return {}
             raise
-
-
-class _Scored:
-    """The input of an outlier detector with its score."""
-
-    __slots__ = ("score", "value")
-
-    def __init__(self, value: Any, score: Any) -> None:
-        self.value = value
-        self.score = score
-
-
-def is_response(result: Any) -> bool:
-    """Whether a result is a ``SeldonResponse``, ours or that of the real package."""
-    return type(result).__name__ == "SeldonResponse" and hasattr(result, "data") and hasattr(result, "tags")
-
-
-def _implemented(method: Callable[[Any], Any], values: Any) -> Any:
-    """What a method gives; ``None`` when it says that it is not implemented."""
-    try:
-        return method(values)
-    except Exception as exc:
-        if is_not_implemented(exc):
-            return None
-        raise
 
 
 def _values(message: Message) -> Any:
@@ -315,20 +316,3 @@ def _meta_of(message: Message) -> dict[str, Any]:
         meta = source.get("meta")
         return meta if meta.__class__ is dict else {}
     return message.meta.copy().to_dict()
-
-
-def _mapping(value: Any, place: str) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    raise SeldonMicroserviceException(f"{place} must be a dict, not {type(value).__name__}", 500)
-
-
-def _routed(result: Any) -> Any:
-    """A router's choice as the array that carries it.
-
-    Raises:
-        SeldonMicroserviceException: it is no whole number.
-    """
-    if isinstance(result, (int, np.integer)):
-        return np.array([[int(result)]])
-    raise SeldonMicroserviceException(f"Routing response must be int but got {type(result).__name__}")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from servegraph.errors import ServegraphError, closest
 from servegraph.serving.safe_yaml import read_yaml
+from servegraph.serving.seldon.awaiting import waited_for
 from servegraph.serving.seldon.errors import SeldonMicroserviceException, SeldonNotImplementedError
 from servegraph.serving.seldon.identity import UnitIdentity
 
@@ -142,7 +143,7 @@ def _own(component: object) -> dict[str, Any]:
     if not callable(method):
         return {}
     try:
-        given = method()
+        given = waited_for(method())
     except SeldonNotImplementedError:
         return {}
     if not isinstance(given, Mapping):

@@ -41,7 +41,7 @@ class Methods:
         self.low_level: dict[tuple[str, str], LowLevel] = {}
         """The low-level methods by operation and transport."""
         self.coroutines: set[str] = set()
-        """The operations that need an event loop."""
+        """The methods that need an event loop."""
         self.problems: list[str] = []
         """Why methods cannot be called, for those that cannot."""
         for op in OPERATIONS:
@@ -74,10 +74,7 @@ class Methods:
         try:
             return bind(method, name)
         except GraphError as exc:
-            return self._refusal(exc.message)
-
-    def _refusal(self, problem: str) -> Invoke:
-        problem = f"{type(self._object).__name__}.{problem}"
+            problem = f"{type(self._object).__name__}.{exc.message}"
         self.problems.append(problem)
 
         def refuse(*_: Any) -> Any:
@@ -90,7 +87,7 @@ class Methods:
         if not callable(method):
             return None
         if is_async(method):
-            return self._refusal(f"{name}() cannot be async: only operations can")
+            self.coroutines.add(name)
         return self._bound(method, name, takes_little)
 
     def _outlier_score(self) -> Invoke | None:
@@ -102,7 +99,7 @@ class Methods:
         if not callable(method) or self.has("transform_input") or self.has("predict"):
             return None
         if is_async(method):
-            return self._refusal("score() cannot be async: only operations can")
+            self.coroutines.add("score")
         return self._bound(method, "score", takes_rows)
 
     def _names_source(self) -> Invoke:

@@ -269,3 +269,14 @@ def test_response_and_base_class() -> None:
         with pytest.raises(SeldonMicroserviceException, match="is not implemented"):
             method(*[None] * (method.__func__.__code__.co_argcount - 1))
     assert len(stubs) == 20
+
+
+def test_component_with_coroutine_functions_is_asked_without_a_server() -> None:
+    class Later(Model):
+        async def predict(self, X: Any, names: Any) -> Any:
+            return np.asarray(X) * 2
+
+    body = {"data": {"ndarray": [[1.0, 2.0]]}}
+    assert seldon_methods.predict(Later(), body, Sink())["data"]["ndarray"] == [[2.0, 4.0]]
+    proto = seldon_methods.predict(Later(), utils.json_to_seldon_message(body), Sink())
+    assert utils.get_data_from_proto(proto).tolist() == [[2.0, 4.0]]

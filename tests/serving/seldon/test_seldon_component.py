@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -349,13 +350,26 @@ def test_load_that_fails_is_raised() -> None:
         Component(type("Model", (), {"load": load})()).load()
 
 
-def test_load_that_nothing_would_wait_for_is_refused() -> None:
+def test_load_that_is_a_coroutine_function_is_waited_for_also_beside_a_running_loop() -> None:
     class Model:
-        async def load(self) -> None:
-            raise AssertionError("awaited")
+        loads = 0
 
-    with pytest.raises(GraphError, match=r"Model\.load\(\) cannot be async: only operations can"):
-        Component(Model()).load()
+        async def load(self) -> None:
+            await asyncio.sleep(0)
+            self.loads += 1
+
+        async def init_metadata(self) -> dict[str, Any]:
+            return {"name": "slow"}
+
+    async def beside(component: Component) -> Any:
+        component.load()
+        return component.init_metadata()
+
+    component = Component(Model())
+    component.load()
+    assert component.init_metadata() == {"name": "slow"}
+    assert asyncio.run(beside(component)) == {"name": "slow"}
+    assert component.user_object.loads == 2
 
 
 @pytest.mark.parametrize(

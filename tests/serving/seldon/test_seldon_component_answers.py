@@ -85,6 +85,15 @@ def test_class_names_that_are_not_implemented_are_generated_and_feature_names_ne
     assert ask(Model())["data"]["names"] == ["t:0", "t:1"]
 
 
+@pytest.mark.parametrize("result", ["text", b"bytes", {"a": 1}, [1, 2], np.array([1.0]), 5, ()], ids=repr)
+@pytest.mark.parametrize("op", ROW_OPERATIONS)
+def test_class_names_are_not_asked_for_what_has_no_columns(op: Operation, result: Any) -> None:
+    def refuse(self: Any) -> Any:
+        raise AssertionError("asked")
+
+    assert ask(giving(result, class_names=refuse), op).get("data", {}).get("names", []) == []
+
+
 def test_class_names_do_not_name_what_has_no_columns() -> None:
     assert ask(giving(np.ones(2), class_names=["x", "y"]))["data"]["names"] == []
     assert ask(giving("text", class_names=["x"])) == {"strData": "text", "meta": {}}

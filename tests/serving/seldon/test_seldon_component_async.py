@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 import pytest
 from component_kit import NODE, NOT_DONE, ROWS, answered
 
 from servegraph import jsoncodec
-from servegraph.errors import GraphError
 from servegraph.serving.seldon.answers import RawAnswer
 from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.errors import SeldonNotImplementedError
@@ -120,15 +118,48 @@ def test_raw_coroutine_function_is_awaited_and_may_decline() -> None:
     assert plain.meta.tags == {"t": 1}
 
 
-@pytest.mark.parametrize("name", ["tags", "metrics", "class_names", "score"])
-def test_method_that_nothing_awaits_cannot_be_async(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def method(self: Any, *args: Any) -> Any:
-        return None
+class Told(Plain):
+    """What is asked for the sake of an answer, by coroutine functions."""
 
-    user_object = type("Wrong", (), {name: method})()
-    component = Component(user_object)
-    with caplog.at_level(logging.ERROR, logger="servegraph"):
-        component.load()
-    assert f"Wrong.{name}() cannot be async: only operations can; requests that need it fail" in caplog.text
-    with pytest.raises(GraphError, match=rf"Wrong\.{name}\(\) cannot be async"):
-        component.call("transform_input", ROWS)
+    async def tags(self) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"u": 2}
+
+    async def metrics(self, X: Any) -> list[dict[str, Any]]:
+        await asyncio.sleep(0)
+        return [{"type": "GAUGE", "key": "rows", "value": len(X)}]
+
+    async def class_names(self) -> list[str]:
+        raise NOT_DONE
+
+
+def test_coroutine_functions_for_tags_metrics_and_names_are_awaited() -> None:
+    component = Component(Told())
+    assert component.is_async
+    answer = asyncio.run(component.acall("predict", ROWS))
+    assert isinstance(answer, Message)
+    assert (answer.meta.tags, answer.names) == ({"t": 1, "u": 2}, ["t:0", "t:1"])
+    assert answer.meta.metrics == [{"type": "GAUGE", "key": "rows", "value": 2}]
+
+
+@pytest.mark.parametrize("name", ["tags", "metrics", "class_names"])
+def test_coroutine_function_for_tags_metrics_or_names_that_fails_is_raised(name: str) -> None:
+    async def fail(self: Any) -> Any:
+        raise LookupError("nothing to say")
+
+    component = Component(type("Failing", (Plain,), {name: fail})())
+    with pytest.raises(LookupError, match="nothing to say"):
+        asyncio.run(component.acall("predict", ROWS))
+
+
+def test_score_of_an_outlier_detector_may_be_a_coroutine_function() -> None:
+    class Detector:
+        async def score(self, X: Any, names: Any) -> Any:
+            await asyncio.sleep(0)
+            return X[:, 0]
+
+    component = Component(Detector())
+    assert component.is_async
+    answer = asyncio.run(component.acall("transform_input", ROWS))
+    assert isinstance(answer, Message)
+    assert answer.meta.tags == {"outlierScore": [1, 3]}

@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from servegraph import jsoncodec
-from servegraph.serving.seldon.answers import RawAnswer
+from servegraph.serving.seldon.answers import RawAnswer, Transport
+from servegraph.serving.seldon.awaiting import waited_for
 from servegraph.serving.seldon.compat import user_model as settings
 from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
 from servegraph.serving.seldon.environment import read_environment
+from servegraph.serving.seldon.message import Message
 from servegraph.serving.seldon.metadata import ModelMetadata
 from servegraph.serving.seldon.methods import Operation
 from servegraph.serving.seldon.rest import message_to_rest
@@ -71,13 +73,20 @@ def _answer(user_model: Any, op: Operation, request: Any, metrics: MetricSink, *
     custom = CustomMetrics(metrics, in_response=settings.INCLUDE_METRICS_IN_CLIENT_RESPONSE)
     component = Component(user_model, identity, custom)
     if not hasattr(request, "SerializeToString"):
-        return _rest(component.call(op, request, "rest"))
-    answer = component.call(op, request.SerializeToString(), "grpc")
+        return _rest(_called(component, op, request, "rest"))
+    answer = _called(component, op, request.SerializeToString(), "grpc")
     if isinstance(answer, RawAnswer):
         return answer.value
     from servegraph.serving.seldon import wire
 
     return wire.message_to_proto(answer)
+
+
+def _called(component: Component, op: Operation, source: Any, transport: Transport) -> Message | RawAnswer:
+    if not component.is_async:
+        return component.call(op, source, transport)
+    answer: Message | RawAnswer = waited_for(component.acall(op, source, transport))
+    return answer
 
 
 def _rest(answer: Any) -> Any:
