@@ -272,7 +272,7 @@ def test_response_and_base_class() -> None:
 
 
 def test_component_with_coroutine_functions_is_asked_without_a_server() -> None:
-    class Later(Model):
+    class Later:
         async def predict(self, X: Any, names: Any) -> Any:
             return np.asarray(X) * 2
 
