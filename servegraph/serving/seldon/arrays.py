@@ -68,6 +68,19 @@ def reshaped(values: Any, shape: Any, place: str = "data.tensor") -> Array:
     flat = array_of_request(values, f"{place}.values")
     if flat.ndim != 1:
         raise SeldonMicroserviceException(f"{place}.values must be one flat list")
+    return tensor_in_shape(flat, shape, place)
+
+
+def tensor_in_shape(flat: Array, shape: Sequence[int], place: str) -> Array:
+    """The array of this shape, of which one size may be -1: what the elements leave for it.
+
+    Raises:
+        SeldonMicroserviceException: they do not fit each other, or it is no shape (400).
+    """
+    if list(shape).count(-1) == 1:
+        others = math.prod(n for n in shape if n != -1)
+        if others > 0 and flat.size % others == 0:
+            shape = [flat.size // others if n == -1 else n for n in shape]
     return in_shape(flat, shape, place)
 
 
@@ -78,7 +91,9 @@ def in_shape(flat: Array, shape: Sequence[int], place: str) -> Array:
         SeldonMicroserviceException: they do not fit each other, or it is no shape (400).
     """
     if any(n < 0 for n in shape):
-        raise SeldonMicroserviceException(f"{place} has a negative size in its shape {_told(shape)}")
+        raise SeldonMicroserviceException(
+            f"{place} has a negative size in its shape {_told(shape)} that does not follow from its {flat.size} values"
+        )
     wanted = math.prod(shape)
     if flat.size != wanted:
         raise SeldonMicroserviceException(

@@ -142,9 +142,7 @@ def meta_from_rest(meta: Any) -> Meta:
         raise SeldonMicroserviceException(f"meta must be an object, not {_named(meta)}")
     if not meta:
         return Meta()
-    puid, metrics = meta.get("puid", ""), meta.get("metrics", [])
-    if not isinstance(puid, str):
-        raise SeldonMicroserviceException("meta.puid must be text")
+    metrics = meta.get("metrics", [])
     if not isinstance(metrics, list):
         raise SeldonMicroserviceException("meta.metrics must be a list")
     routing = _map(meta, "routing")
@@ -155,7 +153,18 @@ def meta_from_rest(meta: Any) -> Meta:
         raise SeldonMicroserviceException("meta.requestPath must have texts")
     if not all(isinstance(metric, dict) for metric in metrics):
         raise SeldonMicroserviceException("meta.metrics must have objects")
-    return Meta(puid, dict(_map(meta, "tags")), dict(routing), dict(path), list(metrics))
+    return Meta(_puid(meta), dict(_map(meta, "tags")), dict(routing), dict(path), list(metrics))
+
+
+def _puid(meta: Mapping[str, Any]) -> str:
+    puid = meta.get("puid")
+    if puid is None:
+        return ""
+    if isinstance(puid, str):
+        return puid
+    if isinstance(puid, (int, float)) and not isinstance(puid, bool):
+        return str(puid)  # the protocol's text, as some clients count
+    raise SeldonMicroserviceException(f"meta.puid must be text, not {_named(puid)}")
 
 
 def _map(meta: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from servegraph.serving.seldon.arrays import MAX_EMPTY, in_shape
+from servegraph.serving.seldon.arrays import MAX_EMPTY, tensor_in_shape
 from servegraph.serving.seldon.wire_format import head, read_length, spans, unwritable, varint
 from servegraph.serving.seldon.wire_values import LIST_ROOM, ROOM, list_bytes, plain
 
@@ -53,7 +53,7 @@ def read_tensor(data: bytes, pos: int, end: int) -> Array | None:
     if shape is None or (stop - start) % 8:
         return None
     values = np.frombuffer(data, "<f8", (stop - start) // 8, start).astype(np.float64)
-    return in_shape(values, shape, "data.tensor")
+    return tensor_in_shape(values, shape, "data.tensor")
 
 
 def _read_shape(data: bytes, pos: int, end: int) -> list[int] | None:

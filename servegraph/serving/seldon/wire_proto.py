@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from servegraph.serving.seldon import tftensor
-from servegraph.serving.seldon.arrays import array_of, check_texts, in_shape
+from servegraph.serving.seldon.arrays import array_of, check_texts, tensor_in_shape
 from servegraph.serving.seldon.message import Encoding, Message, Meta
 from servegraph.serving.seldon.wire_arrays import Array
 from servegraph.serving.seldon.wire_meta import read_meta, read_status
@@ -39,7 +39,7 @@ def read_proto(message: Any) -> Message:
 def _data(data: Any) -> tuple[Array, Encoding | None]:
     encoding: Encoding | None = data.WhichOneof("data_oneof")
     if encoding == "tensor":
-        return in_shape(
+        return tensor_in_shape(
             np.array(data.tensor.values, dtype=np.float64), list(data.tensor.shape), "data.tensor"
         ), encoding
     if encoding == "tftensor":

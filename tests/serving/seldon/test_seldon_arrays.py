@@ -21,6 +21,7 @@ from servegraph.serving.seldon.arrays import (
     reshaped,
     result_encoding,
     shape_of,
+    tensor_in_shape,
 )
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Encoding, Message
@@ -75,13 +76,18 @@ def test_flat_list_is_put_into_its_shape(values: Any, shape: list[int], expected
     assert (array.tolist(), list(array.shape)) == (expected, shape)
 
 
+NEGATIVE = "data.tensor has a negative size in its shape"
+
+
 @pytest.mark.parametrize(
     ("values", "shape", "problem"),
     [
         ([1, 2, 3], [2, 2], "data.tensor has 3 values, and its shape [2, 2] needs 4"),
         ([1, 2, 3], [1, 1], "data.tensor has 3 values, and its shape [1, 1] needs 1"),
-        ([1], [-1], "data.tensor has a negative size in its shape [-1]"),
-        ([1, 1], [-2, -1], "data.tensor has a negative size in its shape [-2, -1]"),
+        ([1, 1, 1], [-1, 2], f"{NEGATIVE} [-1, 2] that does not follow from its 3 values"),
+        ([1, 1], [-2, -1], f"{NEGATIVE} [-2, -1] that does not follow from its 2 values"),
+        ([1], [-1, -1], f"{NEGATIVE} [-1, -1] that does not follow from its 1 values"),
+        ([], [0, -1], f"{NEGATIVE} [0, -1] that does not follow from its 0 values"),
         ([], [0, MAX_EMPTY + 1], "data.tensor has no values, and a shape of [0, 65537]: too large for none"),
         ([1], [1] * 100, "data.tensor has 100 dimensions, which are too many"),
         ([1], [3] * 20, f"data.tensor has 1 values, and its shape {[3] * 11!s} and so on needs {3**20}"),
@@ -203,3 +209,16 @@ def test_numbers_without_an_encoding_to_mirror_are_tensors() -> None:
         assert {result_encoding(array, request) for array in NUMBERS} == {"tensor"}
         assert {result_encoding(array, request) for array in OTHERS} == {"ndarray"}
     assert {result_encoding(array, Message("data")) for array in NUMBERS} == {"ndarray"}
+
+
+@given(st.lists(st.integers(-1, 5), max_size=4), st.integers(0, 30))
+def test_tensor_has_the_shape_that_numpy_makes_of_it(shape: list[int], count: int) -> None:
+    flat = np.arange(count)
+    try:
+        expected = flat.reshape(shape)
+    except ValueError:
+        with pytest.raises(SeldonMicroserviceException):
+            tensor_in_shape(flat, shape, "data.tensor")
+        return
+    array = tensor_in_shape(flat, shape, "data.tensor")
+    assert (array.shape, array.tolist()) == (expected.shape, expected.tolist())

@@ -104,7 +104,8 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"customData": {}, "b": 1}, "the message has none of data, jsonData, strData, binData; it has b, customData"),
     ({"meta": None, "strData": "x"}, "meta must be an object, not null"),
     ({"meta": [], "strData": "x"}, "meta must be an object, not a list"),
-    ({"meta": {"puid": 1}, "strData": "x"}, "meta.puid must be text"),
+    ({"meta": {"puid": [1]}, "strData": "x"}, "meta.puid must be text, not a list"),
+    ({"meta": {"puid": True}, "strData": "x"}, "meta.puid must be text, not a boolean"),
     ({"meta": {"tags": []}, "strData": "x"}, "meta.tags must be an object"),
     ({"meta": {"routing": {"r": 1.5}}, "strData": "x"}, "meta.routing must have whole numbers"),
     ({"meta": {"routing": {"r": True}}, "strData": "x"}, "meta.routing must have whole numbers"),
@@ -147,6 +148,11 @@ def test_unknown_keys_are_told_in_bounds() -> None:
     with pytest.raises(SeldonMicroserviceException) as caught:
         message_from_rest({f"key{i}" * 100: i for i in range(100)})
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("puid", "text"), [(5, "5"), (1.5, "1.5"), (None, "")])
+def test_id_that_is_a_number_becomes_text(puid: Any, text: str) -> None:
+    assert message_from_rest({"strData": "x", "meta": {"puid": puid}}).meta.puid == text
 
 
 def test_meta_is_read_in_parts_and_not_shared() -> None:
