@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Scale:
-    example_inputs = [[51, 35, 14, 2]]  # for the request that the server shows when it starts
+    example_inputs = ((51, 35, 14, 2),)  # for the request that the server shows when it starts
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
