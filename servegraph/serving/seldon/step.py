@@ -13,6 +13,7 @@ from servegraph.serving.seldon.answers import RawAnswer, Transport
 from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
 from servegraph.serving.seldon.errors import SeldonMicroserviceException, chosen_failure
+from servegraph.serving.seldon.exits import ends_nothing
 from servegraph.serving.seldon.flask_context import Answer, FlaskContext
 from servegraph.serving.seldon.gates import gate_of
 from servegraph.serving.seldon.identity import UnitIdentity
@@ -188,9 +189,11 @@ class ComponentStep:
             op, source, transport = self._asked(event)
             answer = self._call(event, op, source, transport)
             result = self._written(event, op, answer, transport)
-        except BaseException:
+        except BaseException as exc:
             event.body = outer  # what handles the failure sees the event as it came
-            raise
+            if not ends_nothing(exc):
+                raise
+            raise RuntimeError(f"{self.name} raised {exc!r}") from exc
         event.body = result if self._write is None else self._write(outer, result)
         return event
 
@@ -203,9 +206,11 @@ class ComponentStep:
             work = self.component.acall(op, source, transport)
             answer = await (work if self.flask is None else self.flask.run_async(event, _hand_over, work))
             result = self._written(event, op, answer, transport)
-        except BaseException:
+        except BaseException as exc:
             event.body = outer
-            raise
+            if isinstance(exc, GeneratorExit) or not ends_nothing(exc):  # the former may be the coroutine's own end
+                raise
+            raise RuntimeError(f"{self.name} raised {exc!r}") from exc
         event.body = result if self._write is None else self._write(outer, result)
         return event
 

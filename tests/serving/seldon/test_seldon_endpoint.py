@@ -536,3 +536,34 @@ def test_part_of_a_form_has_the_limits_of_a_body() -> None:
     with serving(endpoint(Echo())) as served:
         answer = served.ask("/predict", body.encode(), {"content-type": "multipart/form-data; boundary=b"})
     assert "limits.json_depth" in failed(answer, 400)
+
+
+class Leaver:
+    def predict(self, X: Any, names: Any) -> Any:
+        if X == "in":
+            return X
+        raise {"kbd": KeyboardInterrupt, "exit": SystemExit(3), "gen": GeneratorExit, "stop": StopIteration}[X]
+
+
+class LeaverAsync:
+    async def predict(self, X: Any, names: Any) -> Any:
+        return Leaver().predict(X, names)
+
+
+@pytest.mark.parametrize("kind", [Leaver, LeaverAsync])
+def test_component_that_would_end_the_process_fails_its_request_alone(kind: type) -> None:
+    told = {"kbd": "component raised KeyboardInterrupt()", "exit": "component raised SystemExit(3)"}
+    if kind is Leaver:
+        told["gen"] = "component raised GeneratorExit()"
+    with serving(endpoint(kind())) as served:
+        for _ in range(12):  # on a thread at first, then on the event loop
+            assert content(served.ask("/predict", {"strData": "in"}))["strData"] == "in"
+        for word, info in told.items():
+            assert failed(served.ask("/predict", {"strData": word}), 500, "MICROSERVICE_INTERNAL_ERROR") == info
+        failed(served.ask("/predict", {"strData": "stop"}), 500, "MICROSERVICE_INTERNAL_ERROR")
+        assert content(served.ask("/predict", {"strData": "in"}))["strData"] == "in"
+
+
+def test_interrupt_at_the_keyboard_goes_through_a_mock_server() -> None:
+    with endpoint(Leaver()).to_mock_server() as server, pytest.raises(KeyboardInterrupt):
+        server.test("/predict", {"strData": "kbd"})
