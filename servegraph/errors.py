@@ -45,7 +45,9 @@ _IN_BETWEEN = (
     "<frozen importlib",
     f"{_STDLIB}/asyncio/",
     f"{_STDLIB}/concurrent/",
+    f"{_STDLIB}/importlib/",
     f"{_STDLIB}/threading.py",
+    "uvloop/",
 )
 
 
@@ -209,6 +211,12 @@ def users_part(trace: TracebackType | None) -> TracebackType | None:
             return trace
         trace = trace.tb_next
     return None
+
+
+def from_users_line(exc: BaseException) -> BaseException:
+    """An exception for the log: its traceback begins at the user's first line, where it went through one."""
+    trace = users_part(exc.__traceback__)
+    return exc if trace is None else exc.with_traceback(trace)
 
 
 def clipped(name: str) -> str:

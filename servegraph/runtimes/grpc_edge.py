@@ -26,14 +26,14 @@ from servegraph.errors import (
     StepError,
     clipped,
     closest,
-    users_part,
+    from_users_line,
 )
 from servegraph.graph.threads import ThreadPool
 from servegraph.importing import import_extra
 from servegraph.runtimes.grpc_context import GrpcContext, ServicerContext
 from servegraph.runtimes.grpc_leftovers import Leftovers, forget_frames
 from servegraph.runtimes.grpc_services import Health, Reflection
-from servegraph.runtimes.grpc_status import Failure, failure_of
+from servegraph.runtimes.grpc_status import Failure, ToldFailure, failure_of
 from servegraph.settings import ServerSettings
 
 logger = logging.getLogger("servegraph.grpc")
@@ -368,10 +368,8 @@ def _log(context: GrpcContext, exc: BaseException) -> None:
     if isinstance(exc, DeadlineError):  # no place in the code is to blame
         logger.warning("gRPC call %s %s: %s", context.method, context.request_id, exc)
         return
-    cause = exc.__cause__ if isinstance(exc, StepError) and exc.__cause__ is not None else exc
-    trace = users_part(cause.__traceback__)
-    shown = cause if trace is None else cause.with_traceback(trace)
-    logger.error("gRPC call %s %s failed", context.method, context.request_id, exc_info=shown)
+    cause = exc.__cause__ if isinstance(exc, (StepError, ToldFailure)) and exc.__cause__ is not None else exc
+    logger.error("gRPC call %s %s failed", context.method, context.request_id, exc_info=from_users_line(cause))
 
 
 def _service(method: str) -> str:

@@ -56,6 +56,22 @@ class Failure:
         return (("reason", self.reason), *after)
 
 
+class ToldFailure(Exception):  # noqa: N818 - it is an answer, not an error of its own
+    """A failure in a protocol's own words; its cause is what is logged.
+
+    Args:
+        status: the HTTP status that stands for its code.
+        message: what the caller is told.
+        reason: a word for programs.
+    """
+
+    def __init__(self, status: int, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.status_code = status
+        self.message = message
+        self.reason = reason
+
+
 def failure_of(exc: BaseException) -> Failure:
     """The answer to a call that ended with an exception.
 

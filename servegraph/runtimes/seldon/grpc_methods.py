@@ -11,6 +11,7 @@ from servegraph.graph.events import Event, Trigger
 from servegraph.graph.run import NoResult
 from servegraph.runtimes.grpc_context import GrpcContext
 from servegraph.runtimes.grpc_edge import GrpcEdge, GrpcMethod, GrpcOptions
+from servegraph.runtimes.grpc_status import ToldFailure
 from servegraph.runtimes.local import LocalApplication
 from servegraph.serving.seldon.answers import RawAnswer
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
@@ -37,17 +38,9 @@ METHODS: Final[Mapping[str, str]] = {
     "Seldon/SendFeedback": "/send-feedback",
 }
 """For each method of a component the path that answers the same on REST."""
+_GOES_BACK: Final = ("seldon-puid", "seldon-predictor")
+"""What an answer has as trailing metadata where its event has it as a header."""
 METADATA_METHODS: Final = ("Model/Metadata", "Seldon/ModelMetadata")
-
-
-class GrpcFailure(Exception):  # noqa: N818 - it is what the edge looks at, not an error of its own
-    """A failure as the gRPC edge maps it: with an HTTP status, a message and a reason."""
-
-    def __init__(self, status: int, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.status_code = status
-        self.message = message
-        self.reason = reason
 
 
 def grpc_edge(application: LocalApplication, settings: ServerSettings, options: Mapping[str, Any]) -> GrpcEdge:
@@ -77,7 +70,11 @@ def graph_method(application: LocalApplication, path: str) -> GrpcMethod:
                 raise SeldonMicroserviceException(f"there is no answer: {outcome.reason}", 500)
             return encoded(outcome.body)
         except Exception as exc:  # noqa: BLE001 - every failure is told in Seldon's words
-            raise GrpcFailure(*told(exc)) from cause_of(exc)
+            raise ToldFailure(*told(exc)) from cause_of(exc)
+        finally:
+            for key in _GOES_BACK:
+                if key in event.headers:
+                    context.set_trailing(key, event.headers[key])
 
     return call
 

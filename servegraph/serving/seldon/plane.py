@@ -12,6 +12,7 @@ from servegraph.errors import (
     ServegraphError,
     StepError,
     UnavailableError,
+    from_users_line,
 )
 from servegraph.graph.calls import Offloader
 from servegraph.graph.context import GraphContext
@@ -19,10 +20,10 @@ from servegraph.graph.events import Event, Response
 from servegraph.graph.media import parse_media_type
 from servegraph.graph.plan import Plan
 from servegraph.serving.dataplane import JSON, DataPlane, DataPlaneOptions, Reply
-from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, SeldonMicroserviceException, chosen_failure, envelope
+from servegraph.serving.seldon.errors import INTERNAL, SeldonMicroserviceException, chosen_failure, envelope
 from servegraph.serving.seldon.forms import json_field, multipart_value
 from servegraph.serving.seldon.json_reading import read_json
-from servegraph.serving.seldon.tree_errors import NodeError
+from servegraph.serving.seldon.tree_errors import NodeError, reason_of
 
 NO_JSON: Final = "Can't find JSON in data"
 _MOST_INFO: Final = 8000
@@ -119,7 +120,7 @@ class SeldonPlane(DataPlane):
         status, info, reason = told(exc)
         fault = cause_of(exc)
         if log and status >= 500 and not isinstance(fault, UnavailableError):
-            self.context.logger.error("request %s failed", event.id, exc_info=fault)
+            self.context.logger.error("request %s failed", event.id, exc_info=from_users_line(fault))
         body = envelope(info if len(info) <= _MOST_INFO else info[: _MOST_INFO - 3] + "...", reason)
         headers: dict[str, str] = {}
         if isinstance(fault, UnavailableError):
@@ -154,10 +155,9 @@ def told(exc: BaseException) -> tuple[int, str, str]:
     if isinstance(fault, NodeError):
         return fault.status, fault.message, fault.reason
     if isinstance(fault, ServegraphError):
-        reason = BAD_DATA if isinstance(fault, RequestError) else INTERNAL
-        return fault.status, fault.message, reason
+        return fault.status, fault.message, reason_of(fault)
     try:
-        info = str(fault) or type(fault).__name__
+        info = (str(fault) or type(fault).__name__) if isinstance(fault, Exception) else repr(fault)
     except Exception:  # noqa: BLE001 - an exception that cannot even be shown must not take the answer away
         info = type(fault).__name__
     return 500, info, INTERNAL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from servegraph.errors import GraphError, ModelNotReadyError, RequestError
+from servegraph.errors import GraphError, ModelNotReadyError, RequestError, StepError
 from servegraph.graph.context import GraphContext
 from servegraph.graph.events import Event
 from servegraph.graph.paths import compile_input_path, compile_result_path
@@ -19,7 +19,7 @@ from servegraph.serving.seldon.gates import gate_of
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.locate import component_of
 from servegraph.serving.seldon.message import KINDS, Feedback, Message
-from servegraph.serving.seldon.methods import Operation, check_operation
+from servegraph.serving.seldon.methods import OPERATIONS, Operation, check_operation
 from servegraph.serving.seldon.parameters import typed_parameters
 from servegraph.serving.seldon.persistence import Persistence
 from servegraph.serving.seldon.rest import (
@@ -193,7 +193,7 @@ class ComponentStep:
             event.body = outer  # what handles the failure sees the event as it came
             if not ends_nothing(exc):
                 raise
-            raise RuntimeError(f"{self.name} raised {exc!r}") from exc
+            raise StepError(f"{self.name} raised {exc!r}", step=self.name) from exc
         event.body = result if self._write is None else self._write(outer, result)
         return event
 
@@ -210,7 +210,7 @@ class ComponentStep:
             event.body = outer
             if isinstance(exc, GeneratorExit) or not ends_nothing(exc):  # the former may be the coroutine's own end
                 raise
-            raise RuntimeError(f"{self.name} raised {exc!r}") from exc
+            raise StepError(f"{self.name} raised {exc!r}", step=self.name) from exc
         event.body = result if self._write is None else self._write(outer, result)
         return event
 
@@ -235,7 +235,7 @@ class ComponentStep:
     def operation_of(self, event: Event) -> Operation:
         """What an event asks for: its path where that is an operation, else the step's own."""
         path = event.path.strip("/").replace("-", "_")
-        if path in ("predict", "transform_input", "transform_output", "route", "aggregate", "send_feedback"):
+        if path in OPERATIONS:
             return check_operation(path)
         return self.operation
 

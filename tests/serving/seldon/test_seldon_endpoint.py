@@ -552,9 +552,9 @@ class LeaverAsync:
 
 @pytest.mark.parametrize("kind", [Leaver, LeaverAsync])
 def test_component_that_would_end_the_process_fails_its_request_alone(kind: type) -> None:
-    told = {"kbd": "component raised KeyboardInterrupt()", "exit": "component raised SystemExit(3)"}
+    told = {"kbd": "KeyboardInterrupt()", "exit": "SystemExit(3)"}
     if kind is Leaver:
-        told["gen"] = "component raised GeneratorExit()"
+        told["gen"] = "GeneratorExit()"
     with serving(endpoint(kind())) as served:
         for _ in range(12):  # on a thread at first, then on the event loop
             assert content(served.ask("/predict", {"strData": "in"}))["strData"] == "in"
@@ -567,3 +567,11 @@ def test_component_that_would_end_the_process_fails_its_request_alone(kind: type
 def test_interrupt_at_the_keyboard_goes_through_a_mock_server() -> None:
     with endpoint(Leaver()).to_mock_server() as server, pytest.raises(KeyboardInterrupt):
         server.test("/predict", {"strData": "kbd"})
+
+
+def test_log_of_a_failed_request_begins_at_the_users_line(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(endpoint(Echo())) as served, caplog.at_level("ERROR", logger="servegraph"):
+        failed(served.ask("/predict", {"jsonData": {"raise": "plain"}}), 500, "MICROSERVICE_INTERNAL_ERROR")
+    [record] = [record for record in caplog.records if record.exc_info]
+    lines = caplog.handler.format(record).splitlines()
+    assert "test_seldon_endpoint.py" in lines[lines.index("Traceback (most recent call last):") + 1]
