@@ -15,12 +15,14 @@ from servegraph.cli.target import show_traceback
 from servegraph.errors import ServegraphError
 from servegraph.runtimes.seldon.command import (
     SERVICE_TYPES,
+    BadValueError,
     MicroserviceCommand,
     UnknownArgumentsError,
     serve_component,
 )
 
 _UNKNOWN: Final = 255
+_BAD_VALUE: Final = 2
 
 
 class _Command(click.Command):
@@ -110,6 +112,9 @@ def command(interface_name: str | None, api: tuple[str, ...], **options: Any) ->
     except UnknownArgumentsError as exc:
         click.echo(f"Error: {exc}", err=True)
         code = _UNKNOWN
+    except BadValueError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        code = _BAD_VALUE
     except ServegraphError as exc:
         raise click.ClickException(str(exc)) from exc
     except Exception as exc:  # noqa: BLE001 - the component's own module, constructor or load

@@ -194,6 +194,28 @@ def test_setting_that_cannot_be_ends_with_1_and_its_message(monkeypatch: pytest.
     assert invoke("Model") == (1, "Error: there is no such thing\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "variables", "message"),
+    [
+        ("--http-port 99999", {}, "http_port: 99999 is out of range"),
+        ("--log-level trace", {}, "log level 'trace': valid: CRITICAL, DEBUG"),
+        ("--max-requests -5", {}, "max_requests: -5 is out of range"),
+        ("--parameters xx", {}, "--parameters is no JSON"),
+        ('--parameters [{"name":"a","value":"x","type":"INT"}]', {}, "--parameters: Bad model parameter: a is 'x'"),
+        ("--set nothing=1", {}, "there is no setting 'nothing'"),
+        ("", {"GUNICORN_WORKERS": "many"}, "GUNICORN_WORKERS must be a whole number"),
+        ("", {"PREDICTIVE_UNIT_PARAMETERS": '[{"name":"a","type":"X"}]'}, "PREDICTIVE_UNIT_PARAMETERS: Bad model"),
+    ],
+)
+def test_value_out_of_range_ends_with_2_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, words: str, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code, output = invoke("Model", *words.split())
+    assert (code, output.count("\n"), output.startswith("Error: "), message in output) == (2, 1, True, True), output
+
+
 def run(*words: str, folder: Path, **variables: str) -> tuple[int, str]:
     """The installed command, to its end."""
     done = subprocess.run(
@@ -212,8 +234,8 @@ FAILURES = {
     "unloaded": (["Components.Unloaded"], 1, "AttributeError: 'Unloaded' object has no attribute 'weights'"),
     "unloaded by workers": (["Components.Unloaded", "--workers", "2"], 1, "has no attribute 'weights'"),
     "bad parameter": (
-        ["Components", "--parameters", '[{"name": "times", "value": "x", "type": "INT"}]'], 1,
-        "SeldonMicroserviceException: Bad model parameter: times is 'x', which is no INT",
+        ["Components", "--parameters", '[{"name": "times", "value": "x", "type": "INT"}]'], 2,
+        "Error: --parameters: Bad model parameter: times is 'x', which is no INT",
     ),
 }  # fmt: skip
 

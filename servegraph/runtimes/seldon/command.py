@@ -23,7 +23,8 @@ from servegraph.runtimes.seldon.microservice import FACTORY
 from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.runtimes.supervisor import Supervisor
 from servegraph.serving.seldon.environment import SeldonEnvironment, read_environment
-from servegraph.serving.seldon.parameters import read_parameters
+from servegraph.serving.seldon.errors import SeldonMicroserviceException
+from servegraph.serving.seldon.parameters import read_parameters, typed_parameters
 from servegraph.serving.seldon.step_state import OFF
 from servegraph.settings import ServerSettings, load_settings
 
@@ -48,6 +49,10 @@ class UnknownArgumentsError(SettingsError):
     """The command line has words that mean nothing."""
 
 
+class BadValueError(SettingsError):
+    """An option, or the variable that stands for it, has a value that it cannot have."""
+
+
 @dataclass(frozen=True, slots=True)
 class MicroserviceCommand:
     """One command line."""
@@ -69,11 +74,17 @@ def serve_component(command: MicroserviceCommand) -> int:
 
     Raises:
         UnknownArgumentsError: there are words behind the component's name that mean nothing.
-        SettingsError: something in the command line or the environment is wrong.
+        BadValueError: an option or a variable has a value that it cannot have.
+        SettingsError: a port is taken, or a file cannot be written.
         Exception: what the component's own code raises while it is made.
     """
-    environment = read_environment()
-    options, settings = resolve(command, environment)
+    try:
+        environment = read_environment()
+        options, settings = resolve(command, environment)
+    except UnknownArgumentsError:
+        raise
+    except SettingsError as exc:
+        raise BadValueError(exc.message) from exc
     level = settings.log_level.upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each malformed request
@@ -105,6 +116,7 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
     api = _api(command.api)
     parameters = command.get("parameters", None)
     typed = list(environment.parameters) if parameters is None else read_parameters(parameters, "--parameters")
+    _check_parameters(typed, "PREDICTIVE_UNIT_PARAMETERS" if parameters is None else "--parameters")
     annotations = pod_annotations()
     grpc_workers = command.get("grpc_workers", environment.grpc_workers)
     workers = max(command.get("workers", environment.workers), grpc_workers, 1)
@@ -147,6 +159,13 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
         state_store=_state_store(command, environment),
     )
     return options, settings
+
+
+def _check_parameters(parameters: list[Any], place: str) -> None:
+    try:
+        typed_parameters(parameters)
+    except SeldonMicroserviceException as exc:
+        raise SettingsError(f"{place}: {exc}") from exc
 
 
 def _service_type(name: str) -> None:
