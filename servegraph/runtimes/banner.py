@@ -26,6 +26,7 @@ _MOST_LINES = 12
 _LONGEST_BODY = 1000
 _READY = "/v2/health/ready"
 _ANY_SIZE = (None, -1)
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +50,36 @@ class Example:
 def banner(server: GraphServer, worker: WorkerInfo) -> str:
     """The text for a worker's server whose models are loaded; ends with a line break."""
     further = {name: port for name, port in worker.ports.items() if name != HTTP}
-    return describe(server, reachable_url(worker.host, worker.port), further)
+    everywhere = worker.host if worker.host in _EVERYWHERE else ""
+    return describe(server, reachable_url(worker.host, worker.port), further, everywhere)
 
 
-def describe(server: GraphServer, url: str, ports: Mapping[str, int] | None = None) -> str:
+def describe(server: GraphServer, url: str, ports: Mapping[str, int] | None = None, everywhere: str = "") -> str:
     """The text for a server that is reached at a URL; ends with a line break.
 
     Args:
         server: the server, with its models loaded.
         url: where its HTTP edge is.
         ports: the ports of its further edges, by their names.
+        everywhere: the address that it listens on, where that stands for all of this machine.
     """
     host = url.removeprefix("http://").rpartition(":")[0]
     rows = [*_served(server), ("URL", url), *((name, f"{host}:{port}") for name, port in (ports or {}).items())]
+    rows += [("listens", f"on {everywhere}: all addresses of this machine")] if everywhere else []
     request = example(server)
     rows += [("docs", f"{url}/docs"), ("try", request.curl(url))]
     rows += [("also at", url + request.also)] if request.also else []
     width = max(len(label) for label, _ in rows)
-    lines = [f"servegraph {__version__} serves {server.function.uri}", ""]
+    told = described(server)
+    title = told.title if told is not None and told.title else server.function.uri
+    lines = [f"servegraph {__version__} serves {title}", ""]
     lines += [f"  {label:<{width}}  {text}" for label, text in rows]
     return "\n".join(["", *lines, "", ""])
 
 
 def reachable_url(host: str, port: int) -> str:
     """The URL at which this machine reaches a server that listens on an address."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - all addresses: the loopback one is among them
+    if host in _EVERYWHERE:  # the loopback address is among them
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

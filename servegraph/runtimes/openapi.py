@@ -25,7 +25,7 @@ def openapi(server: GraphServer) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": server.function.name,
+            "title": told.title if told is not None and told.title else server.function.name,
             "version": server.function.tag or "latest",
             "description": server.function.spec.description or f"Served by servegraph {__version__}.",
         },

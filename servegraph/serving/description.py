@@ -26,3 +26,5 @@ class SelfDescription:
     """What is served, line by line: a word for it, and what it is; empty where the graph's own steps say it."""
     openapi: Mapping[str, Any] = field(default_factory=dict)
     """An OpenAPI document with its ``paths`` and ``components``."""
+    title: str = ""
+    """What is served, in a word; empty for the function's name."""

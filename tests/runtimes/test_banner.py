@@ -60,11 +60,12 @@ def test_banner_names_function_models_and_addresses() -> None:
     with fn.to_mock_server() as server:
         text = banner(server, worker)
     assert f"servegraph {servegraph.__version__} serves lab/shown" in text
-    assert "model  a: Plain, loaded in 0.0" in text
-    assert "model  b:v2: Plain" in text
-    assert "URL    http://127.0.0.1:9000\n" in text
-    assert "docs   http://127.0.0.1:9000/docs\n" in text
-    assert "try    curl -s http://127.0.0.1:9000/v2/models/a/ready\n" in text
+    assert "model    a: Plain, loaded in 0.0" in text
+    assert "model    b:v2: Plain" in text
+    assert "URL      http://127.0.0.1:9000\n" in text
+    assert "listens  on 0.0.0.0: all addresses of this machine\n" in text
+    assert "docs     http://127.0.0.1:9000/docs\n" in text
+    assert "try      curl -s http://127.0.0.1:9000/v2/models/a/ready\n" in text
 
 
 def test_banner_of_many_models_is_cut() -> None:

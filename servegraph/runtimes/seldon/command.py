@@ -89,6 +89,9 @@ def serve_component(command: MicroserviceCommand) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each malformed request
     _tell(command, environment)
+    if not options.grpc:
+        none = command.get("grpc_workers", environment.grpc_workers) <= 0
+        logger.info("gRPC is not served: %s", "--grpc-workers is 0" if none else "the command names REST alone")
     listeners = {METRICS: Listen(settings.host, settings.metrics_port or 0, reserve=True)}
     if options.grpc:
         listeners[GRPC] = Listen(settings.host, settings.grpc_port or 0, reserve=True)

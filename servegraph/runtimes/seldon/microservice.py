@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from functools import partial
 from typing import Any, Final
@@ -24,6 +25,8 @@ from servegraph.settings import ServerSettings
 
 logger = logging.getLogger("servegraph")
 
+_NOT_NAME: Final = re.compile(r"[^a-z0-9]+")
+_LONGEST_NAME: Final = 63
 FACTORY: Final = "servegraph.runtimes.seldon.microservice:build_microservice"
 
 
@@ -48,7 +51,7 @@ def build_microservice(target: Any, settings: ServerSettings, worker: WorkerInfo
 def component_function(options: MicroserviceOptions) -> ServingFunction:
     """The function whose only step is the component."""
     name = class_name(options.component)
-    function = new_function(name.lower().replace("_", "-"), kind="serving")
+    function = new_function(function_name(name), kind="serving")
     graph = function.set_topology("flow", engine="async")
     graph.to(
         "servegraph.runtimes.seldon.microservice.MicroserviceEndpoint",
@@ -64,6 +67,11 @@ def component_function(options: MicroserviceOptions) -> ServingFunction:
         state_store=options.state_store,
     ).respond()
     return function
+
+
+def function_name(component: str) -> str:
+    """A function's name for a component's class, which may be called in any script and at any length."""
+    return _NOT_NAME.sub("-", component.lower())[:_LONGEST_NAME].strip("-") or "component"
 
 
 class MicroserviceEndpoint(ComponentEndpoint):

@@ -9,6 +9,7 @@ from servegraph.graph.events import Event, Response
 from servegraph.serving.dataplane import JSON, DataPlane
 from servegraph.serving.description import SelfDescription
 from servegraph.serving.seldon.answers import RawAnswer
+from servegraph.serving.seldon.component_described import describe_component
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Message
 from servegraph.serving.seldon.metadata import ModelMetadata
@@ -82,8 +83,8 @@ class ComponentEndpoint(ComponentStep):
         super().post_init(mode)
 
     def describe_self(self) -> SelfDescription:
-        """The paths of the component, and one that can be asked for."""
-        return SelfDescription("/health/status", openapi=seldon_json())
+        """The operations and paths of the component, and a request that it takes."""
+        return describe_component(self.name, self.user_object, self.metadata)
 
     def operation_of(self, event: Event) -> Operation:
         """What an event's path asks for.

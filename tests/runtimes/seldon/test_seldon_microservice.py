@@ -16,7 +16,12 @@ from servegraph.runtimes.local import LocalApplication
 from servegraph.runtimes.seldon import command
 from servegraph.runtimes.seldon.annotations import PodAnnotations
 from servegraph.runtimes.seldon.command import DEFAULTS, MicroserviceCommand, resolve
-from servegraph.runtimes.seldon.microservice import MicroserviceEndpoint, build_microservice, component_function
+from servegraph.runtimes.seldon.microservice import (
+    MicroserviceEndpoint,
+    build_microservice,
+    component_function,
+    function_name,
+)
 from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.runtimes.worker_protocol import WorkerInfo
 from servegraph.serving.seldon.environment import SeldonEnvironment
@@ -193,3 +198,19 @@ def test_largest_message_is_that_of_the_annotation_or_four_mebibytes(
     found = sizes(monkeypatch, PodAnnotations(most))
     assert {size for size, code in found.items() if code == "RESOURCE_EXHAUSTED"} == refused
     assert {code for size, code in found.items() if size not in refused} <= {"OK"}
+
+
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [
+        ("My_Model2", "my-model2"),
+        ("_Private", "private"),
+        ("模型", "component"),
+        ("ModÈle", "mod-le"),
+        ("L" * 70, "l" * 63),
+        (f"{'L' * 62}_x", "l" * 62),
+    ],
+)
+def test_function_of_a_component_has_a_name_whatever_its_class_is_called(component: str, name: str) -> None:
+    assert function_name(component) == name
+    assert component_function(MicroserviceOptions(component=component)).name == name

@@ -16,6 +16,7 @@ from servegraph.runtimes.function import new_function
 from servegraph.runtimes.mock import MockServer
 from servegraph.runtimes.seldon.compat.metrics import SeldonMetrics
 from servegraph.runtimes.seldon.metrics import MetricsPage
+from servegraph.runtimes.seldon.microservice import function_name
 from servegraph.serving.seldon.compat import seldon_methods
 from servegraph.serving.seldon.compat.flask_utils import ANNOTATION_GRPC_MAX_MSG_SIZE
 from servegraph.serving.seldon.endpoint import ComponentEndpoint
@@ -155,7 +156,7 @@ def get_grpc_server(
 
 def _server(user_model: Any, seldon_metrics: SeldonMetrics) -> MockServer:
     environment = read_environment()
-    function = new_function(type(user_model).__name__.lower().replace("_", "-"), kind="serving")
+    function = new_function(function_name(type(user_model).__name__), kind="serving")
     graph = function.set_topology("flow", engine="async")
     graph.to(
         ComponentEndpoint,
