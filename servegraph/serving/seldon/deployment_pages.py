@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from servegraph.errors import MethodNotAllowedError, NotFoundError, closest
-from servegraph.graph.events import Response
+from servegraph.graph.events import Event, Response
 from servegraph.serving.description import SelfDescription
 from servegraph.serving.seldon.deployment_described import describe_deployment
 from servegraph.serving.seldon.metadata import graph_to_proto, model_to_proto, requested_name
@@ -40,19 +40,19 @@ class Pages:
         """The paths of the deployment, and a request that it answers."""
         return describe_deployment(self._deployment, self._outer[0], self._predictors)
 
-    async def answer(self, path: str, method: str, predictor: SeldonPredictor | None = None) -> Response:
-        """The page at a path.
+    async def answer(self, event: Event, predictor: SeldonPredictor | None = None) -> Response:
+        """The page at the path of a request, inner or outer.
 
         Args:
-            path: the path, inner or outer.
-            method: the HTTP method.
-            predictor: the one whose metadata is asked for; without it that of the first.
+            event: the request.
+            predictor: the one whose nodes are asked for; without it the first.
 
         Raises:
             NotFoundError: there is none.
             MethodNotAllowedError: it is for GET.
-            NodeError: a node has no metadata.
+            NodeError: a node has no metadata, or is not well.
         """
+        path, method = event.path, event.method or "GET"
         prefix = next((outer for outer in self._outer if path.startswith(f"{outer}/")), "")
         parts = path.removeprefix(prefix).strip("/").split("/")
         if not _is_page(parts):
@@ -65,7 +65,7 @@ class Pages:
             return Response(None, None if ready else "", None, 200 if ready else 503)
         if parts[2] == "metadata":
             return _json(await self._metadata("/".join(parts[3:]), predictor))
-        return await self._api(parts[2], "/".join(parts[3:]))
+        return await self._api(parts[2], "/".join(parts[3:]), predictor, event)
 
     async def message(self, path: str, data: bytes, predictor: SeldonPredictor | None = None) -> Any:
         """The protobuf message that a gRPC method answers with; see `answer`.
@@ -91,12 +91,11 @@ class Pages:
             return await self._unit(name, predictor).describe()
         return await (predictor or self._main).metadata()
 
-    async def _api(self, what: str, name: str) -> Response:
+    async def _api(self, what: str, name: str, predictor: SeldonPredictor | None, event: Event) -> Response:
         if what == "doc":
             return _json(self.describe().openapi)
         if what == "status" and name:
-            ready = await _is_ready(self._unit(name))
-            return _json({"name": name, "ready": ready}, 200 if ready else 503)
+            return _json(await self._unit(name, predictor).health(event))
         ready = await self._ready()
         return _json({"data": {"names": [], "ndarray": ["healthy" if ready else "not ready"]}}, 200 if ready else 503)
 
@@ -113,10 +112,6 @@ class Pages:
         local = [u for u in units if u.remote is None]
         remote = [u.remote.ready() for u in units if u.remote is not None]
         return all(u.loaded for u in local) and (not remote or all(await asyncio.gather(*remote)))
-
-
-async def _is_ready(unit: SeldonUnit) -> bool:
-    return unit.loaded if unit.remote is None else await unit.remote.ready()
 
 
 def _is_page(parts: list[str]) -> bool:

@@ -1,7 +1,7 @@
 """`SeldonDeploymentRouter`: a deployment behind the paths of Seldon's executor.
 
-Requests are split over the predictors by their shares of the traffic; a shadow gets a copy of each one, behind the
-answer. Paths below ``/seldon/NAMESPACE/NAME`` mean the same as those without.
+Requests are split over the predictors by their shares of the traffic; a shadow gets copies of them, behind the
+answers. Paths below ``/seldon/NAMESPACE/NAME`` mean the same as those without.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from servegraph.errors import GraphError, MethodNotAllowedError, RequestError, closest
+from servegraph.errors import GraphError, MethodNotAllowedError
 from servegraph.graph.calls import Call, Guard, InlineLimits, clock
 from servegraph.graph.context import GraphContext
 from servegraph.graph.copying import isolate
@@ -21,8 +21,9 @@ from servegraph.graph.run import Run
 from servegraph.serving.dataplane import JSON, DataPlane
 from servegraph.serving.description import SelfDescription
 from servegraph.serving.seldon.deployment_pages import GRAPH_METADATA, MODEL_METADATA, Pages
+from servegraph.serving.seldon.deployment_split import PREDICTOR_HEADER, Split
 from servegraph.serving.seldon.given_json import given_json
-from servegraph.serving.seldon.message import Feedback, Message
+from servegraph.serving.seldon.message import Feedback, Message, Meta
 from servegraph.serving.seldon.plane import SeldonPlane
 from servegraph.serving.seldon.predictors import SeldonPredictor
 from servegraph.serving.seldon.rest import (
@@ -34,10 +35,10 @@ from servegraph.serving.seldon.rest import (
 from servegraph.serving.seldon.step import GRPC
 from servegraph.serving.seldon.tree_errors import answer_of
 from servegraph.serving.seldon.tree_metrics import server_observer
+from servegraph.serving.seldon.tree_trip import new_puid
 from servegraph.serving.seldon.unit import run_of
 
 VERSIONS: Final = ("v1.0", "v0.1")
-PREDICTOR_HEADER: Final = "seldon-predictor"
 PUID_HEADER: Final = "seldon-puid"
 SKIP_LOGGING: Final = "seldon-skip-logging"
 MAX_SHADOWS: Final = 64
@@ -88,8 +89,7 @@ class SeldonDeploymentRouter:
         self.metrics_paths = ("/prometheus",)
         """Further paths at which the server shows its metrics."""
         self._draw = random.Random(seed).random
-        self._weights = _weights(list(self.predictors.values()))
-        self._only = next(iter(self.predictors.values())) if len(self.predictors) == 1 else None
+        self._split = Split(self.predictors, self._draw)
         self._shadows: set[asyncio.Task[None]] = set()
         self.shadows_dropped = 0
         """How many requests the shadow was not sent, because it was too far behind."""
@@ -135,7 +135,7 @@ class SeldonDeploymentRouter:
         if path in ("", "/") and event.body is not None:
             return await self._predict(event)
         try:
-            event.body = await self._pages.answer(path, event.method or "GET", self._wanted(event))
+            event.body = await self._pages.answer(event, self._split.named(event))
         except Exception as exc:  # noqa: BLE001 - every failure has an answer
             self._fail(event, exc, "", self._first().name, "status", clock())
         return event
@@ -145,7 +145,7 @@ class SeldonDeploymentRouter:
         from servegraph.serving.seldon import wire
 
         if event.path in (GRAPH_METADATA, MODEL_METADATA):
-            event.body = await self._pages.message(event.path, event.body, self._wanted(event))
+            event.body = await self._pages.message(event.path, event.body, self._split.named(event))
             return event
         feedback = event.path.endswith("feedback")
         event.body = wire.feedback_from_wire(event.body) if feedback else wire.message_from_wire(event.body)
@@ -164,87 +164,57 @@ class SeldonDeploymentRouter:
         raise GraphError(f"deployment {self.deployment!r} waited for an event loop in a call that has none")
 
     async def _predict(self, event: Event) -> Event:
-        start, body, puid, name = clock(), event.body, "", ""
+        start, body, name = clock(), event.body, ""
+        puid = event.headers.get(PUID_HEADER, "")[:128]
         try:
-            puid = event.headers.get(PUID_HEADER, "")[:128]
-            predictor = self._chosen(event)
+            predictor = self._split.for_request(event)
             name = predictor.name
             message = body if isinstance(body, Message) else message_from_rest(given_json(event))
+            puid = message.meta.puid or puid or new_puid()
             logs = event.headers.get(SKIP_LOGGING, "").lower() not in _YES
             run = run_of(event)
             if self.shadow is not None:
                 self._send_to_shadow(message, event, run, puid)
             reply = await predictor.answer(message, event, run, puid=puid, logs=logs)
-            puid = reply.meta.puid
-            event.body = reply if body is message else self._response(message_to_rest(reply), puid)
+            self._split.remember(puid, predictor)
+            event.body = reply if body is message else self._response(message_to_rest(reply), puid, name)
         except Exception as exc:
+            self._fail(event, exc, puid, name, "predictions", start)
             if isinstance(body, Message):
                 raise
-            self._fail(event, exc, puid, name, "predictions", start)
             return event
-        if self._observe is not None:
-            self._observe(name, "predictions", clock() - start, 200)
-        return event
+        return self._done(event, puid, name, "predictions", start)
 
     async def _learn(self, event: Event) -> Event:
-        start, body, puid, name = clock(), event.body, "", ""
+        start, body, name = clock(), event.body, ""
+        puid = event.headers.get(PUID_HEADER, "")[:128]
         try:
-            puid = event.headers.get(PUID_HEADER, "")[:128]
             feedback = body if isinstance(body, Feedback) else feedback_from_rest(given_json(event))
-            predictor = self._answered_by(feedback, event)
+            puid = feedback.response.meta.puid or feedback.request.meta.puid or puid or new_puid()
+            predictor = self._split.for_feedback(feedback, event, puid)
             name = predictor.name
             reply = await predictor.learn(feedback, event, run_of(event), puid=puid)
-            puid = puid or reply.meta.puid
-            event.body = reply if body is feedback else self._response(feedback_answer_to_rest(reply), puid)
+            if body is feedback:
+                event.body = Message(meta=Meta(puid)) if reply is None else reply
+            else:  # a root that takes no feedback gives it back, as Seldon's executor does
+                event.body = self._response(body if reply is None else feedback_answer_to_rest(reply), puid, name)
         except Exception as exc:
+            self._fail(event, exc, puid, name, "feedback", start)
             if isinstance(body, Feedback):
                 raise
-            self._fail(event, exc, puid, name, "feedback", start)
             return event
-        if self._observe is not None:
-            self._observe(name, "feedback", clock() - start, 200)
-        return event
+        return self._done(event, puid, name, "feedback", start)
 
     # -- predictors -------------------------------------------------------------------------------------------------
-
-    def _chosen(self, event: Event) -> SeldonPredictor:
-        """The predictor that a header names, else one by its share of the traffic."""
-        wanted = self._wanted(event)
-        if wanted is not None:
-            return wanted
-        if self._only is not None:
-            return self._only
-        drawn = self._draw()
-        for bound, predictor in self._weights:
-            if drawn < bound:
-                return predictor
-        return self._weights[-1][1]
-
-    def _wanted(self, event: Event) -> SeldonPredictor | None:
-        """The predictor that a header names."""
-        name = event.headers.get(PREDICTOR_HEADER)
-        if name is None:
-            return None
-        if name not in self.predictors:
-            raise RequestError(f"there is no predictor {name[:80]!r}; {closest(name[:80], self.predictors)}")
-        return self.predictors[name]
-
-    def _answered_by(self, feedback: Feedback, event: Event) -> SeldonPredictor:
-        """The predictor whose nodes are those that the response has come through."""
-        if event.headers.get(PREDICTOR_HEADER) is None and self._only is None:
-            meta = feedback.response.meta
-            seen = {*meta.request_path, *meta.routing}
-            found = [p for p in self.predictors.values() if seen and seen <= set(p.units)]
-            if len(found) == 1:
-                return found[0]
-        return self._chosen(event)
 
     def _first(self) -> SeldonPredictor:
         return next(iter(self.predictors.values()))
 
     def _send_to_shadow(self, message: Message, event: Event, run: Run, puid: str) -> None:
-        """Have the shadow answer a copy of a request, unless it is too far behind."""
+        """Have the shadow answer a copy of a request, if this is one of its share; unless it is too far behind."""
         assert self.shadow is not None
+        if self.shadow.traffic and self._draw() * 100 >= self.shadow.traffic:
+            return
         if run.offloader is None or len(self._shadows) >= MAX_SHADOWS:
             self.shadows_dropped += 1
             return
@@ -274,24 +244,39 @@ class SeldonDeploymentRouter:
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _response(body: Any, puid: str, status: int = 200, content_type: str = JSON) -> Response:
+    def _response(self, body: Any, puid: str, name: str, status: int = 200, content_type: str = JSON) -> Response:
         headers = {_NOSNIFF[0]: _NOSNIFF[1]}
-        if puid and len(puid) <= _LONGEST_PUID and puid.isascii() and puid.isprintable():
+        if _fits_header(puid):
             headers["Seldon-Puid"] = puid
+        if name and self._split.only is None:
+            headers["Seldon-Predictor"] = name
         return Response(headers, body, content_type, status)
 
+    def _done(self, event: Event, puid: str, name: str, service: str, start: float) -> Event:
+        """The event of a request that succeeded, counted; an edge that is not HTTP finds in it what goes along."""
+        if event.trigger.kind == GRPC:
+            event.headers = {**event.headers, **_told(puid), PREDICTOR_HEADER: name}
+        if self._observe is not None:
+            self._observe(name, service, clock() - start, 200)
+        return event
+
     def _fail(self, event: Event, exc: Exception, puid: str, name: str, service: str, start: float) -> None:
-        """Answer a request that failed in Seldon's envelope; the log has what is ours."""
+        """Count a request that failed, and answer it in Seldon's envelope; the log has what is ours.
+
+        Over gRPC the edge logs and answers it.
+        """
         status, body = answer_of(exc)
+        if self._observe is not None:
+            self._observe(name, service, clock() - start, status)
+        if event.trigger.kind == GRPC:
+            event.headers = {**event.headers, **_told(puid)}
+            return
         if status >= 500:
             logged = exc.__cause__ or exc
             self.context.logger.error("request %s: %s", puid or event.id, exc, exc_info=logged)
-        event.body = self._response(body, puid, status, getattr(exc, "content_type", JSON))
+        event.body = self._response(body, puid, name, status, getattr(exc, "content_type", JSON))
         if isinstance(exc, MethodNotAllowedError):
             event.body.headers["Allow"] = ", ".join(exc.allow)
-        if self._observe is not None:
-            self._observe(name, service, clock() - start, status)
 
     def _refused(self, event: Event, allowed: str) -> Event:
         error = MethodNotAllowedError(f"{event.path} is for {allowed}", allow=(allowed,))
@@ -310,11 +295,9 @@ def _predictor(key: str, route: Route) -> SeldonPredictor:
     return target
 
 
-def _weights(predictors: list[SeldonPredictor]) -> list[tuple[float, SeldonPredictor]]:
-    """For each predictor the bound below which a random number means it."""
-    total = sum(p.traffic for p in predictors)
-    bound, out = 0.0, []
-    for predictor in predictors:
-        bound += predictor.traffic / total if total else 1 / len(predictors)
-        out.append((bound, predictor))
-    return out
+def _fits_header(puid: str) -> bool:
+    return 0 < len(puid) <= _LONGEST_PUID and puid.isascii() and puid.isprintable()
+
+
+def _told(puid: str) -> dict[str, str]:
+    return {PUID_HEADER: puid} if _fits_header(puid) else {}

@@ -11,7 +11,7 @@ from servegraph.graph.context import GraphContext
 from servegraph.graph.events import Event
 from servegraph.graph.plan import Route
 from servegraph.graph.run import Run
-from servegraph.serving.seldon.message import Feedback, Message, Meta
+from servegraph.serving.seldon.message import Feedback, Message
 from servegraph.serving.seldon.payload_log import LogOrigin, PayloadLog
 from servegraph.serving.seldon.rest import feedback_answer_to_rest
 from servegraph.serving.seldon.tree_branches import branch_for
@@ -98,23 +98,24 @@ class SeldonPredictor:
         reply = await self.root.run(message, trip)
         return with_meta(reply, trip.finished())
 
-    async def learn(self, feedback: Feedback, event: Event, run: Run, *, puid: str = "", logs: bool = True) -> Message:
-        """What its graph says to a feedback; an empty message where the root takes none.
+    async def learn(
+        self, feedback: Feedback, event: Event, run: Run, *, puid: str = "", logs: bool = True
+    ) -> Message | None:
+        """What its graph says to a feedback; ``None`` where the root takes none.
 
         Raises:
             NodeError: a node failed, or the recorded route leads nowhere.
         """
-        given = Meta(feedback.response.meta.puid or feedback.request.meta.puid)
-        trip = Trip.start(event.fork(None), run, given, puid, self.log if logs else None)
-        reply = await self.root.learn(feedback, trip)
-        return Message(meta=Meta(trip.puid)) if reply is None else with_meta(reply, reply.meta)
+        trip = Trip.of_feedback(event.fork(None), run, feedback, puid, self.log if logs else None)
+        return await self.root.learn(feedback, trip)
 
     async def do_event(self, event: Event) -> Event:
         """The answer of the graph, as a step of another one."""
         run, body = run_of(event), event.body
         if is_feedback(body):
             answer = await self.learn(read_body(self.name, as_feedback, body), event, run)
-            event.body = feedback_answer_to_rest(answer) if isinstance(body, dict) else answer
+            if answer is not None:
+                event.body = feedback_answer_to_rest(answer) if isinstance(body, dict) else answer
             return event
         reply = await self.answer(read_body(self.name, as_message, event.body), event, run)
         event.body = in_form_of(event.body, reply, self.name)

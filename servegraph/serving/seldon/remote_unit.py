@@ -1,12 +1,13 @@
 """A node of a tree that runs elsewhere: asked over REST or gRPC, through connections that are kept.
 
-Of a request's headers only those on a short list go along. An answer with an error is passed through: its status
-and its body are what the caller of the tree gets.
+A request's headers go along, except for those of its connection and of its body. An answer with an error is passed
+through: its status and its body are what the caller of the tree gets.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,16 +20,18 @@ from servegraph.serving.seldon.json_reading import read_json
 from servegraph.serving.seldon.message import Feedback, Message
 from servegraph.serving.seldon.rest import feedback_to_rest, message_from_rest, message_to_rest, meta_from_rest
 from servegraph.serving.seldon.tree_errors import PassedThroughError
+from servegraph.serving.seldon.tree_trip import PUID
 
 if TYPE_CHECKING:
     import httpx
 
-PUID: Final = "seldon-puid"
-FORWARDED: Final = (
-    "x-request-id", "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
-    "x-b3-sampled", "x-b3-flags",
-)  # fmt: skip
-"""The headers of a request that a remote node is sent, besides its id."""
+KEPT_BACK: Final = frozenset((
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade", "http2-settings", "expect", "host", "accept-encoding", "content-type",
+    "content-length", "content-encoding", "content-md5", "digest", "seldon-predictor",
+))  # fmt: skip
+"""The headers of a request that no other server is sent: those of its connection, those of its body, and the name of a
+predictor of this deployment."""
 
 PATHS: Final[Mapping[str, str]] = {
     "predict": "/predict",
@@ -48,7 +51,8 @@ METHODS: Final[Mapping[str, str]] = {
 }
 _MESSAGE_KEYS: Final = ("data", "jsonData", "strData", "binData")
 _KEEPALIVE_S: Final = 1.0  # below the two seconds after which Seldon's microservices close an idle connection
-_METADATA_S: Final = 5.0
+_PAGE_S: Final = 5.0
+_NAME: Final = re.compile(r"[a-z0-9_.-]+")
 _HTTP_OF_GRPC: Final[Mapping[str, int]] = {
     "INVALID_ARGUMENT": 400, "OUT_OF_RANGE": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404,
     "UNIMPLEMENTED": 501, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504,
@@ -62,7 +66,7 @@ class RemoteUnit:
     Args:
         node: its name, for errors.
         endpoint: ``host``, ``port`` and ``type``: ``REST`` or ``GRPC``.
-        forward: the headers of a request that go along.
+        forward: the headers of a request that go along; all but `KEPT_BACK` where it is left out.
 
     Raises:
         GraphError: the endpoint has no host or no port.
@@ -75,7 +79,7 @@ class RemoteUnit:
         if not host or not port:
             raise GraphError(f"node {node!r} runs elsewhere: its endpoint needs service_host and a port", step=node)
         self.address = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-        self._forward = tuple(h.lower() for h in (FORWARDED if forward is None else forward))
+        self._forward = None if forward is None else tuple(h.lower() for h in forward)
         self._client: httpx.AsyncClient | None = None
         self._channel: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,6 +103,26 @@ class RemoteUnit:
         writer.close()
         return True
 
+    async def health(self, event: Event) -> Any:
+        """What the node says of its health, as a JSON value.
+
+        Over gRPC there is no such question: there it is well when something listens.
+
+        Raises:
+            PassedThroughError: it is not well.
+            RemoteError: it cannot be reached, or says nothing.
+        """
+        url = f"http://{self.address}/health/status"
+        try:
+            if self.kind == "REST":
+                sent = self._send("GET", url, self.headers(event))
+                return _value(*await asyncio.wait_for(sent, _PAGE_S), url)
+        except TimeoutError as exc:
+            raise RemoteError(f"{url} has said nothing for {_PAGE_S:g} s") from exc
+        if not await self.ready():
+            raise RemoteError(f"{self.address} cannot be reached")
+        return message_to_rest(Message("strData", "healthy"))
+
     async def metadata(self) -> dict[str, Any]:
         """What the node says of itself.
 
@@ -108,9 +132,9 @@ class RemoteUnit:
         """
         asked = self._rest_metadata() if self.kind == "REST" else self._grpc_metadata()
         try:
-            found = await asyncio.wait_for(asked, _METADATA_S)
+            found = await asyncio.wait_for(asked, _PAGE_S)
         except TimeoutError as exc:
-            raise RemoteError(f"{self.address} has said nothing of itself for {_METADATA_S:g} s") from exc
+            raise RemoteError(f"{self.address} has said nothing of itself for {_PAGE_S:g} s") from exc
         if not isinstance(found, dict):
             raise RemoteError(f"{self.address} answered with no metadata")
         return found
@@ -126,12 +150,17 @@ class RemoteUnit:
     def headers(self, event: Event) -> dict[str, str]:
         """The headers that go along with a request."""
         given = event.headers
-        sent = {name: given[name] for name in self._forward if name in given}
+        if self._forward is not None:
+            sent = {name: given[name] for name in self._forward if name in given}
+        else:
+            named = {name.strip().lower() for name in given.get("connection", "").split(",")}
+            sent = {k: v for k, v in given.items() if k not in KEPT_BACK and k not in named and _can_go(k, v)}
         body = event.body
         first = body[0] if isinstance(body, list) and body else body
-        meta = (first.request if isinstance(first, Feedback) else first).meta
-        if meta.puid:
-            sent[PUID] = meta.puid
+        puid = first.meta.puid if isinstance(first, Message) else given.get(PUID, "")
+        sent.pop(PUID, None)
+        if _can_go(PUID, puid):
+            sent[PUID] = puid
         return sent
 
     # -- REST -------------------------------------------------------------------------------------------------------
@@ -215,7 +244,9 @@ class RemoteUnit:
         grpc = import_extra("grpc", feature=f"remote node {self.node!r}", extra="grpc")
         call = self._rpc_channel(grpc).unary_unary(method)
         try:
-            reply: bytes = await call(data, metadata=tuple(headers.items()))
+            # grpcio says itself who it is.
+            sent = tuple((name, value) for name, value in headers.items() if name != "user-agent")
+            reply: bytes = await call(data, metadata=sent)
         except grpc.aio.AioRpcError as exc:
             status = _HTTP_OF_GRPC.get(exc.code().name, 500)
             if exc.code().name == "UNAVAILABLE":
@@ -231,6 +262,13 @@ class RemoteUnit:
             self._channel = grpc.aio.insecure_channel(self.address, options=options)
             self._loop = loop
         return self._channel
+
+
+def _can_go(name: str, value: str) -> bool:
+    """Whether gRPC and HTTP can both carry a header."""
+    if not name or name.startswith((":", "grpc-")) or name.endswith("-bin"):
+        return False
+    return bool(value) and value.isascii() and value.isprintable() and _NAME.fullmatch(name) is not None
 
 
 def _value(status: int, content: bytes, url: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from servegraph.serving.seldon.message import Encoding, Feedback, Message, Meta
 _PAYLOADS: Final = ("data", "jsonData", "strData", "binData")
 _FEEDBACK_KEYS: Final = frozenset(("request", "response", "reward", "truth"))
 _LARGEST_REWARD: Final = float(np.finfo(np.float32).max)
+_WHOLE: Final = re.compile(r"-?[0-9]{1,10}")
 _NO_META: Final = Meta()
 
 
@@ -145,15 +147,13 @@ def meta_from_rest(meta: Any) -> Meta:
     metrics = meta.get("metrics", [])
     if not isinstance(metrics, list):
         raise SeldonMicroserviceException("meta.metrics must be a list")
-    routing = _map(meta, "routing")
-    if not all(type(n) is int for n in routing.values()):
-        raise SeldonMicroserviceException("meta.routing must have whole numbers")
+    routing = {node: _whole(n) for node, n in _map(meta, "routing").items()}
     path = _map(meta, "requestPath")
     if not all(isinstance(image, str) for image in path.values()):
         raise SeldonMicroserviceException("meta.requestPath must have texts")
     if not all(isinstance(metric, dict) for metric in metrics):
         raise SeldonMicroserviceException("meta.metrics must have objects")
-    return Meta(_puid(meta), dict(_map(meta, "tags")), dict(routing), dict(path), list(metrics))
+    return Meta(_puid(meta), dict(_map(meta, "tags")), routing, dict(path), list(metrics))
 
 
 def _puid(meta: Mapping[str, Any]) -> str:
@@ -165,6 +165,16 @@ def _puid(meta: Mapping[str, Any]) -> str:
     if isinstance(puid, (int, float)) and not isinstance(puid, bool):
         return str(puid)  # the protocol's text, as some clients count
     raise SeldonMicroserviceException(f"meta.puid must be text, not {_named(puid)}")
+
+
+def _whole(value: Any) -> int:
+    """A whole number of 32 bits as protobuf's JSON has it, which may be ``1.0`` or ``"1"`` as well."""
+    number = value
+    if (value.__class__ is float and value.is_integer()) or (value.__class__ is str and _WHOLE.fullmatch(value)):
+        number = int(value)
+    if number.__class__ is not int or not -(2**31) <= number < 2**31:
+        raise SeldonMicroserviceException("meta.routing must have whole numbers of 32 bits")
+    return int(number)
 
 
 def _map(meta: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ ALL: Final = -1
 """A router's choice of all its children."""
 STOP: Final = -2
 """A router's choice of none: its message is the answer of its subtree."""
+_CANCELLED: Final = 499
+"""The status of a call that nobody waits for any more: its sibling has failed, or the caller is gone."""
 
 Observe = Callable[[float, int], None]
 """Told of each call of a node: seconds and status."""
@@ -71,11 +73,11 @@ class NodeCall:
         event, run, call = trip.event, trip.run, self.call
         event.body = body
         start = clock()
-        status = 200
+        status = _CANCELLED
         try:
-            if call.at_once():
-                return call.run_inline(event, run.deadline)
-            return await call.run(event, run)
+            answer = call.run_inline(event, run.deadline) if call.at_once() else await call.run(event, run)
+            status = 200
+            return answer
         except Exception as exc:
             failure = node_error(self.node, exc)
             status = failure.status
@@ -142,7 +144,7 @@ class Node:
         """
         logs = trip.log if self.logged else None
         if logs is not None and "request" in self.logged:
-            logs.put("request", self.name, self.url, trip.puid, message)
+            logs.put("request", self.name, self.url, trip.puid, _with_meta(message, trip))
         trip.path[self.name] = self.image
         if self._down is not None:
             message = await self._transformed(self._down, message, trip)
@@ -151,7 +153,7 @@ class Node:
         if self._up is not None:
             message = await self._transformed(self._up, message, trip)
         if logs is not None and "response" in self.logged:
-            logs.put("response", self.name, self.url, trip.puid, message)
+            logs.put("response", self.name, self.url, trip.puid, _with_puid(message, trip))
         return message
 
     async def _transformed(self, call: NodeCall, message: Message, trip: Trip) -> Message:
@@ -241,6 +243,8 @@ class Node:
         if trip.log is not None and "response" in self.logged:
             trip.log.put("feedback", self.name, self.url, trip.puid, feedback)
         reply: Message = await self._feedback.ask(own_feedback(feedback), trip)
+        reply.meta.puid = reply.meta.puid or trip.puid
+        reply.meta.request_path[self.name] = self.image
         return reply
 
     def _followed(self, feedback: Feedback) -> tuple[Branch, ...]:
@@ -265,6 +269,15 @@ class Node:
 def _with_meta(message: Message, trip: Trip) -> Message:
     """A message as a node gets it; the one that it is made of is not changed."""
     return Message(message.kind, message.value, message.names, message.encoding, trip.meta(), message.status)
+
+
+def _with_puid(message: Message, trip: Trip) -> Message:
+    """A message that has the request's id, also where what made it left it out."""
+    if message.meta.puid:
+        return message
+    meta = message.meta.copy()
+    meta.puid = trip.puid
+    return Message(message.kind, message.value, message.names, message.encoding, meta, message.status)
 
 
 def own_feedback(feedback: Feedback) -> Feedback:

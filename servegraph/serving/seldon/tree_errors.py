@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from servegraph.errors import DeadlineError, RequestError, ServegraphError, UnavailableError
+from servegraph.errors import DeadlineError, RemoteError, ServegraphError, UnavailableError
 from servegraph.serving.seldon.errors import BAD_DATA, INTERNAL, chosen_failure, envelope
 
 INVALID_ROUTING: Final = "ENGINE_INVALID_ROUTING"
@@ -77,12 +77,19 @@ def node_error(node: str, exc: Exception) -> NodeError:
     if chosen is not None:
         status, message, reason = chosen
         return NodeError(node, message, status=status, reason=reason)
-    if isinstance(exc, DeadlineError):
-        return NodeError(node, exc.message, status=exc.status, reason=INTERRUPTED)
     if isinstance(exc, ServegraphError):
-        return NodeError(node, exc.message, status=exc.status, reason=BAD_DATA if exc.status < 500 else INTERNAL)
+        return NodeError(node, exc.message, status=exc.status, reason=reason_of(exc))
     text = str(exc)
     return NodeError(node, text if text else type(exc).__name__)
+
+
+def reason_of(exc: ServegraphError) -> str:
+    """The reason of Seldon's envelope for an error of servegraph."""
+    if isinstance(exc, DeadlineError):
+        return INTERRUPTED
+    if isinstance(exc, RemoteError):
+        return UNREACHABLE
+    return BAD_DATA if exc.status < 500 else INTERNAL
 
 
 def answer_of(exc: Exception) -> tuple[int, Any]:
@@ -94,12 +101,8 @@ def answer_of(exc: Exception) -> tuple[int, Any]:
         status, message, reason = chosen
         return status, envelope(message, reason)
     if isinstance(exc, ServegraphError):
-        if isinstance(exc, DeadlineError):
-            reason = INTERRUPTED
-        else:
-            reason = BAD_DATA if isinstance(exc, RequestError) else INTERNAL
         info = exc.message if exc.status < 500 or isinstance(exc, (DeadlineError, UnavailableError)) else _hidden(exc)
-        return exc.status, envelope(info, reason)
+        return exc.status, envelope(info, reason_of(exc))
     return 500, envelope(_hidden(exc), INTERNAL)
 
 

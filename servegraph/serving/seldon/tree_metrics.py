@@ -15,7 +15,7 @@ BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the histograms, in seconds."""
 _SERVER_HELP: Final = "Time of a deployment's requests, in seconds."
 _CLIENT_HELP: Final = "Time of the calls of a node, in seconds."
-_PATHS: Final[Mapping[str, str]] = {"down": "predict", "up": "transform-output"}
+_PATHS: Final[Mapping[str, str]] = {"down": "predict", "up": "transform-output", "health_status": "health/status"}
 
 ObserveServer = Callable[[str, str, float, int], None]
 """Told of each request: predictor, service, seconds, status."""

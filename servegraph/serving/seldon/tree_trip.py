@@ -9,8 +9,10 @@ from typing import Any, Final, Protocol
 from servegraph.graph.copying import isolate
 from servegraph.graph.events import Event
 from servegraph.graph.run import Run
-from servegraph.serving.seldon.message import Message, Meta
+from servegraph.serving.seldon.message import Feedback, Message, Meta
 
+PUID: Final = "seldon-puid"
+"""The header with the id of a request."""
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuv"
 _LENGTH: Final = 26
 _random = random.SystemRandom()
@@ -61,6 +63,16 @@ class Trip:
         trip.tags = dict(meta.tags)
         trip.metrics = list(meta.metrics)
         trip.path = dict(meta.request_path)
+        return trip
+
+    @classmethod
+    def of_feedback(
+        cls, event: Event, run: Run, feedback: Feedback, puid: str = "", log: PayloadSink | None = None
+    ) -> Trip:
+        """The trip of a feedback; its id is that of the request that was answered, and among the event's headers."""
+        given = feedback.response.meta.puid or feedback.request.meta.puid or puid
+        trip = cls(event, run, given or new_puid(), log)
+        event.headers = {**event.headers, PUID: trip.puid}
         return trip
 
     def meta(self) -> Meta:

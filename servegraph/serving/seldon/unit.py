@@ -101,6 +101,7 @@ class SeldonUnit:
         with self._start.going_on():
             functions = self._functions(component, parameters)
         calls = {slot: self._call(op, function) for slot, (op, function) in functions.items()}
+        self._health = self._health_call()
         mutates = self.step is not None
         children = [branch_for(route) for route in self.routes.values()]
         self.node = Node(self.name, self._image(), calls, children, mutates)
@@ -160,6 +161,14 @@ class SeldonUnit:
             call.guard.inline = call.guard.fixed = policy.plain  # it never waits
         return NodeCall(self.name, call, self._observe(op))
 
+    def _health_call(self) -> NodeCall | None:
+        """What asks the node's component how it is; ``None`` where there is none to ask."""
+        if self.remote is not None:
+            return self._call("health_status", self.remote.health)
+        if self.step is not None:
+            return self._call("health_status", component_function(self.step, "health_status"))
+        return None
+
     def _observe(self, op: str) -> Observe | None:
         return node_observer(self.context.services, self.options.identity(self.name), op)
 
@@ -212,6 +221,21 @@ class SeldonUnit:
             raise node_error(self.name, exc) from exc
         return {**found, "name": found.get("name") or self.name}
 
+    async def health(self, event: Event) -> Any:
+        """What the node's component, or the server that it runs on, says of its health, as a JSON value.
+
+        Args:
+            event: the request that asks for it; it is not changed.
+
+        Raises:
+            NodeError: it is not well, it is not loaded, or it cannot be reached.
+        """
+        if self.remote is None and not self.loaded:
+            raise node_error(self.name, ModelNotReadyError("it is not loaded yet", model=self.name))
+        if self._health is None:
+            return message_to_rest(Message("strData", "healthy"))
+        return await self._health.ask(None, Trip(event.fork(None), run_of(event), ""))
+
     async def aclose(self) -> None:
         """Close what belongs to the event loop."""
         if self.remote is not None:
@@ -240,7 +264,7 @@ class SeldonUnit:
     async def _learned(self, event: Event, feedback: Feedback) -> Event:
         as_json = isinstance(event.body, dict)
         run = run_of(event)
-        trip = Trip.start(event.fork(None), run, Meta(feedback.response.meta.puid))
+        trip = Trip.of_feedback(event.fork(None), run, feedback)
         reply = await self.node.learn(feedback, trip)
         if reply is not None:
             event.body = message_to_rest(reply) if as_json else reply

@@ -53,7 +53,7 @@ class UnitOptions:
     endpoint: Mapping[str, Any] | None = None
     """``host``, ``port`` and ``type`` (``REST`` or ``GRPC``) of a node that runs elsewhere."""
     forward_headers: tuple[str, ...] | None = None
-    """Headers of a request that a remote node is sent; a short list of ids where it is left out."""
+    """Headers of a request that a remote node is sent; nearly all where it is left out, see `remote_unit.KEPT_BACK`."""
     logged: tuple[str, ...] = ()
     """Which payloads are logged: ``request``, ``response``."""
     log_url: str = ""

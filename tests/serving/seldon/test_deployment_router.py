@@ -9,7 +9,21 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from tree_kit import REQUEST, Add, Fail, Route, ask, deployment, function_of, hard, node, plain, predictor, rows
+from tree_kit import (
+    REQUEST,
+    Add,
+    AddAsync,
+    Fail,
+    Route,
+    ask,
+    deployment,
+    function_of,
+    hard,
+    node,
+    plain,
+    predictor,
+    rows,
+)
 
 from servegraph import jsoncodec
 from servegraph.errors import GraphError
@@ -155,7 +169,7 @@ def test_pages_tell_readiness_state_and_metadata() -> None:
             assert server.test(path, get_body=False).body in (None, "")
         assert server.test("/api/v1.0/health/status")["data"]["ndarray"] == ["healthy"]
         assert server.test("/api/v1.0/status")["data"]["ndarray"] == ["healthy"]
-        assert server.test("/api/v0.1/status/a") == {"name": "a", "ready": True}
+        assert server.test("/api/v0.1/status/a")["strData"] == "healthy"
         assert server.test("/api/v1.0/metadata/a")["versions"] == ["2"]
         whole = server.test("/api/v1.0/metadata")
         assert "/seldon/ns/tree/api/v1.0/predictions" in server.test("/api/v1.0/doc/")["paths"]
@@ -165,11 +179,12 @@ def test_pages_tell_readiness_state_and_metadata() -> None:
     assert whole["graphoutputs"] == [{"name": "y"}]
 
 
-def test_feedback_of_a_root_that_takes_none_answers_with_an_empty_message() -> None:
-    with function_of(MODEL).to_mock_server() as server:
-        response = server.test("/api/v1.0/feedback", {"reward": 1, "request": REQUEST}, get_body=False)
-    assert response.status_code == 200
-    assert set(response.body) == {"meta"}
+def test_request_that_fails_has_its_id_in_the_header_too() -> None:
+    with function_of(node("a"), {"a": Fail()}).to_mock_server() as server:
+        drawn = server.test(PREDICTIONS, REQUEST, silent=True)
+        given = server.test(PREDICTIONS, {**REQUEST, "meta": {"puid": "from-body"}}, silent=True)
+    assert len(drawn.headers["Seldon-Puid"]) == 26
+    assert given.headers["Seldon-Puid"] == "from-body"
 
 
 def test_feedback_that_is_none_is_refused() -> None:
@@ -255,6 +270,18 @@ def test_shadow_gets_a_copy_and_changes_no_answer() -> None:
         assert [rows(ask(server)) for _ in range(3)] == [[[2.0, 3.0]]] * 3
     # The server has waited for its shadow when it is closed.
     assert [x.tolist() for x in dark.seen] == [[[1001.0, 1002.0]]] * 3
+
+
+def test_shadow_with_traffic_gets_that_percentage() -> None:
+    dark = AddAsync(1)
+    function = shadowed(dark)
+    function.graph["shadow"].class_args["traffic"] = 20
+    function.graph.class_args["seed"] = 3
+    with function.to_mock_server() as server:
+        for _ in range(200):
+            ask(server)
+        dropped = server.plan.objects["deployment"].shadows_dropped
+    assert 20 <= len(dark.seen) + dropped <= 60
 
 
 def test_failing_shadow_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -109,6 +109,8 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"meta": {"tags": []}, "strData": "x"}, "meta.tags must be an object"),
     ({"meta": {"routing": {"r": 1.5}}, "strData": "x"}, "meta.routing must have whole numbers"),
     ({"meta": {"routing": {"r": True}}, "strData": "x"}, "meta.routing must have whole numbers"),
+    ({"meta": {"routing": {"r": 2**31}}, "strData": "x"}, "meta.routing must have whole numbers of 32 bits"),
+    ({"meta": {"routing": {"r": "\u0661"}}, "strData": "x"}, "meta.routing must have whole numbers"),
     ({"meta": {"requestPath": {"n": 1}}, "strData": "x"}, "meta.requestPath must have texts"),
     ({"meta": {"metrics": {}}, "strData": "x"}, "meta.metrics must be a list"),
     ({"meta": {"metrics": [1]}, "strData": "x"}, "meta.metrics must have objects"),
@@ -244,7 +246,7 @@ FEEDBACK: list[tuple[Any, str]] = [
     ({"reward": float("nan")}, "Invalid JSON: reward must be a number"),
     ({"request": [1]}, "Invalid JSON: request is an object, not a list"),
     ({"truth": "x"}, "Invalid JSON: truth is an object, not text"),
-    ({"response": {"meta": {"routing": {"r": "1"}}}}, "meta.routing must have whole numbers"),
+    ({"response": {"meta": {"routing": {"r": "1.5"}}}}, "meta.routing must have whole numbers"),
     ({"request": {"data": {"ndarray": 1}}}, "data.ndarray must be a list, not a number"),
 ]
 
