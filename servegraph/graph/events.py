@@ -155,6 +155,7 @@ class Event:
     _raw_headers: Any = None
     _fields: dict[str, list[str]] | None = None
     _query: str = ""
+    _peer: tuple[str, int] | None = None  # host and port of the client, where it came over HTTP
     _run: Any = None  # the engine's state of this request
     _model: str | None = None  # the model that raised
     _at: str = ""  # the step of a chain that is running

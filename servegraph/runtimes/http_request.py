@@ -76,6 +76,7 @@ class HttpRequest:
         method = "GET" if self.method == "HEAD" else self.method  # the same but for the body of the answer
         event = Event(body, self.content_type, self.headers, method, self.path, self.id, HTTP)
         event.deadline = deadline
+        event._peer = self.scope.get("client")
         query = self.scope["query_string"]
         if query:
             event._query = query.decode("latin-1")

@@ -29,6 +29,8 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
+_NAME: Final = "seldon_core.wrapper"
+"""What ``current_app.name`` is in Seldon's server."""
 HANDLERS: Final = "model_error_handler"
 """The attribute of a component that holds its Blueprint."""
 
@@ -140,6 +142,7 @@ def _application(name: str, blueprint: Any, config: Mapping[str, Any]) -> Any:
 
     class ComponentApplication(flask.Flask):
         request_class = ComponentRequest
+        name = _NAME
 
         def create_url_adapter(self, request: Any) -> None:
             """Nothing: paths are the server's own affair."""
@@ -237,6 +240,8 @@ def _environ(event: Event) -> dict[str, Any]:
         "wsgi.run_once": False,
         "servegraph.event": event,
     }
+    if event._peer is not None:
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = event._peer[0], str(event._peer[1])
     for name, value in event.headers.items():
         environ["HTTP_" + name.upper().replace("-", "_")] = value
     content_type = event.content_type or environ.get("HTTP_CONTENT_TYPE")

@@ -100,6 +100,16 @@ def test_body_that_was_decoded_already_is_there_again() -> None:
     assert context().run(event("tëxt"), lambda: flask.request.get_data(as_text=True)) == "tëxt"
 
 
+def test_address_of_the_client_is_there_where_the_event_has_one() -> None:
+    made = event()
+    assert context().run(made, lambda: flask.request.remote_addr) is None
+    made._peer = ("10.0.0.7", 4711)
+    assert context().run(made, lambda: (flask.request.remote_addr, flask.request.environ["REMOTE_PORT"])) == (
+        "10.0.0.7",
+        "4711",
+    )
+
+
 def test_form_is_read_from_the_body() -> None:
     made = event(b"json=%7B%7D&isDefault=true", content_type="application/x-www-form-urlencoded")
     assert context().run(made, lambda: flask.request.form.to_dict()) == {"json": "{}", "isDefault": "true"}
@@ -117,7 +127,7 @@ def test_application_objects_work_and_last_one_request() -> None:
         flask.g.seen = True
         return flask.current_app.name, flask.jsonify({"b": 1, "a": 2}).get_data(), "seen" in flask.g
 
-    assert found.run(event(), first) == (__name__, b'{"a":2,"b":1}\n', True)
+    assert found.run(event(), first) == ("seldon_core.wrapper", b'{"a":2,"b":1}\n', True)
     assert found.run(event(), lambda: "seen" in flask.g) is False
     assert flask.has_request_context() is False
 

@@ -430,6 +430,17 @@ def test_flask_request_and_error_handlers_work_behind_a_server(asynchronous: boo
         assert failed(served.ask("/route", ROWS), 400) == "Route not defined"
 
 
+def test_flask_request_has_the_address_of_the_client() -> None:
+    import flask
+
+    class Nosy:
+        def predict(self, X: Any, names: Any) -> Any:
+            return str(flask.request.remote_addr)
+
+    with serving(endpoint(Nosy())) as served:
+        assert content(served.ask("/predict", ROWS))["strData"] == "127.0.0.1"
+
+
 def test_answer_of_an_error_handler_has_its_media_type_once() -> None:
     with endpoint(failing_with_flask(False)).to_mock_server() as server:
         answer = server.test("/predict", ROWS, headers={"X-Fail": "all"}, silent=True)
