@@ -553,7 +553,13 @@ class Leaver:
     def predict(self, X: Any, names: Any) -> Any:
         if X == "in":
             return X
-        raise {"kbd": KeyboardInterrupt, "exit": SystemExit(3), "gen": GeneratorExit, "stop": StopIteration}[X]
+        ends: dict[str, BaseException] = {
+            "kbd": KeyboardInterrupt(),
+            "exit": SystemExit(3),
+            "gen": GeneratorExit(),
+            "stop": StopIteration(),
+        }
+        raise ends[X]
 
 
 class LeaverAsync:
