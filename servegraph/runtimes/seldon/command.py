@@ -19,6 +19,7 @@ from servegraph.errors import SettingsError, closest
 from servegraph.runtimes.alone import run_alone
 from servegraph.runtimes.listening import GRPC, METRICS, Listen
 from servegraph.runtimes.seldon.annotations import pod_annotations
+from servegraph.runtimes.seldon.defaults import DEFAULTS
 from servegraph.runtimes.seldon.microservice import FACTORY
 from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.runtimes.supervisor import Supervisor
@@ -36,13 +37,6 @@ _HTTP_PORT: Final = 9000
 _GRPC_PORT: Final = 5000
 """Also the port of the one interface of old command lines."""
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-DEFAULTS: Final[Mapping[str, Any]] = {
-    "timeouts.request_s": 5000.0,
-    "limits.body_json_bytes": 128 * 1024**2,
-    "limits.body_binary_bytes": 128 * 1024**2,
-    "limits.json_elements": 16_000_000,
-}
-"""Settings that differ from those of other servers: Seldon's runtime had no limits, and deployments count on it."""
 
 
 class UnknownArgumentsError(SettingsError):
@@ -126,7 +120,7 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
     threads = max(command.get("threads", environment.threads), 1)
     if command.get("single_threaded", environment.single_threaded):
         threads = 1
-    grpc_threads = max(command.get("grpc_threads", environment.grpc_threads), 1)
+    threads = max(threads, command.get("grpc_threads", environment.grpc_threads))  # of the component: one number
     http_port, grpc_port, serves_grpc = _ports(command, environment, api)
     overrides: dict[str, Any] = {
         "host": command.get("host", "0.0.0.0"),  # noqa: S104 - as Seldon's command
@@ -138,7 +132,7 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
         "log_level": _log_level(command, environment),
         "limits.keep_alive_s": float(max(command.get("keepalive", environment.keepalive), 1)),
         "executor.threads": threads,
-        "grpc.threads": max(grpc_threads, threads),
+        "grpc.threads": threads,
         "max_requests": command.get("max_requests", environment.max_requests),
         "max_requests_jitter": command.get("max_requests_jitter", environment.max_requests_jitter),
         "state_store": command.get("state_store", None),
@@ -151,7 +145,7 @@ def resolve(command: MicroserviceCommand, environment: SeldonEnvironment) -> tup
         component=component,
         parameters=typed,
         unit=asdict(environment.identity),
-        threads=max(threads, grpc_threads),
+        threads=threads,
         grpc=serves_grpc and grpc_workers > 0,
         metrics_path=environment.metrics_path,
         metrics_in_response=environment.metrics_in_response,

@@ -70,7 +70,8 @@ def graph_method(application: LocalApplication, path: str) -> GrpcMethod:
                 raise SeldonMicroserviceException(f"there is no answer: {outcome.reason}", 500)
             return encoded(outcome.body)
         except Exception as exc:  # noqa: BLE001 - every failure is told in Seldon's words
-            raise ToldFailure(*told(exc)) from cause_of(exc)
+            status, message, reason = told(exc)
+            raise ToldFailure(status if status >= 400 else 500, message, reason) from cause_of(exc)
         finally:
             for key in _GOES_BACK:
                 if key in event.headers:

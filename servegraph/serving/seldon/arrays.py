@@ -166,7 +166,7 @@ def plain_result(value: Any) -> tuple[Any, list[str] | None]:
     if isinstance(value, tuple):
         return list(value), None
     if isinstance(value, (np.generic, int, float)):
-        return [value.item() if isinstance(value, np.generic) else value], None
+        return [value], None
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame):
         return value.to_numpy(), [str(c) for c in value.columns]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 BAD_DATA: Final = "MICROSERVICE_BAD_DATA"
 INTERNAL: Final = "MICROSERVICE_INTERNAL_ERROR"
+_WITHOUT_BODY: Final = (204, 205, 304)
 
 
 class SeldonMicroserviceException(Exception):  # noqa: N818 - the name that components import
@@ -51,10 +52,16 @@ def envelope(info: str, reason: str) -> dict[str, Any]:
     return {"status": {"code": -1, "info": info, "reason": reason, "status": 1}}
 
 
-def chosen_failure(exc: BaseException) -> tuple[int, str, str] | None:
-    """Status, message and reason of a `SeldonMicroserviceException`, ours or the real package's; else ``None``."""
+def chosen_failure(exc: BaseException, lowest: int = 400) -> tuple[int, str, str] | None:
+    """Status, message and reason of a `SeldonMicroserviceException`, ours or the real package's; else ``None``.
+
+    Args:
+        exc: any exception.
+        lowest: the status below which one counts as 500.
+    """
     if not any(cls.__name__ == "SeldonMicroserviceException" for cls in type(exc).__mro__):
         return None
     status = getattr(exc, "status_code", 400)
-    status = int(status) if isinstance(status, int) and 400 <= status <= 599 else 500
+    sendable = isinstance(status, int) and lowest <= status <= 599 and status not in _WITHOUT_BODY
+    status = int(status) if sendable else 500
     return status, str(getattr(exc, "message", exc)), str(getattr(exc, "reason", BAD_DATA))

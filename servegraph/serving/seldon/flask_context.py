@@ -122,9 +122,9 @@ class FlaskContext:
             yield
 
 
-def add_flask_hint(error: ImportError) -> None:
+def add_flask_hint(error: BaseException) -> None:
     """Tell with an import error of Flask how to install it."""
-    if (error.name or "").partition(".")[0] == "flask":
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "flask":
         error.add_note("Components that use Flask need it: pip install 'servegraph[flask]'")
 
 

@@ -14,7 +14,7 @@ from servegraph.serving.seldon.component import Component
 from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
 from servegraph.serving.seldon.errors import SeldonMicroserviceException, chosen_failure
 from servegraph.serving.seldon.exits import ends_nothing
-from servegraph.serving.seldon.flask_context import Answer, FlaskContext
+from servegraph.serving.seldon.flask_context import Answer, FlaskContext, add_flask_hint
 from servegraph.serving.seldon.gates import gate_of
 from servegraph.serving.seldon.identity import UnitIdentity
 from servegraph.serving.seldon.locate import component_of
@@ -192,6 +192,7 @@ class ComponentStep:
         except BaseException as exc:
             event.body = outer  # what handles the failure sees the event as it came
             if not ends_nothing(exc):
+                add_flask_hint(exc)
                 raise
             raise StepError(f"{self.name} raised {exc!r}", step=self.name) from exc
         event.body = result if self._write is None else self._write(outer, result)
@@ -209,6 +210,7 @@ class ComponentStep:
         except BaseException as exc:
             event.body = outer
             if isinstance(exc, GeneratorExit) or not ends_nothing(exc):  # the former may be the coroutine's own end
+                add_flask_hint(exc)
                 raise
             raise StepError(f"{self.name} raised {exc!r}", step=self.name) from exc
         event.body = result if self._write is None else self._write(outer, result)

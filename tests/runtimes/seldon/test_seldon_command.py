@@ -223,11 +223,12 @@ def test_workers_are_the_larger_number_and_none_for_grpc_is_no_grpc(
     ("options", "at_once", "rest", "rpc"),
     [
         ({"threads": 4}, 4, 4, 4),
-        ({"grpc_threads": 4}, 4, 1, 4),
-        ({"threads": 2, "grpc_threads": 8}, 8, 2, 8),
+        ({"grpc_threads": 4}, 4, 4, 4),
+        ({"threads": 2, "grpc_threads": 8}, 8, 8, 8),
         ({"threads": 8, "grpc_threads": 2}, 8, 8, 8),
         ({"threads": 8, "single_threaded": 1}, 1, 1, 1),
         ({"threads": 8, "single_threaded": 0}, 8, 8, 8),
+        ({"grpc_threads": 4, "single_threaded": 1}, 4, 4, 4),
         ({"threads": 0, "grpc_threads": -1}, 1, 1, 1),
     ],
 )

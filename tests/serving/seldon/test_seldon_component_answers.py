@@ -18,6 +18,11 @@ from servegraph.serving.seldon.user_model import SeldonComponent, SeldonResponse
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
+def test_number_of_32_bits_is_written_as_in_an_array() -> None:
+    for result in (np.float32(0.1), np.array([0.1], dtype=np.float32)):
+        assert ask(giving(result))["data"]["ndarray"] == [0.1]
+
+
 @pytest.mark.parametrize("result", [2, np.int64(2), np.uint8(2), SeldonResponse(2)], ids=repr)
 def test_route_is_a_whole_number_in_an_array(result: Any) -> None:
     assert ask(giving(result), "route")["data"]["ndarray"] == [[2]]

@@ -58,7 +58,8 @@ ERRORS: dict[str, tuple[Exception, int, str, str]] = {
     "default": (SeldonMicroserviceException("bad"), 400, "MICROSERVICE_BAD_DATA", "bad"),
     "chosen": (SeldonMicroserviceException("busy", 503, {"p": 1}, "BUSY"), 503, "BUSY", "busy"),
     "enum": (SeldonMicroserviceException("gone", HTTPStatus.GONE), 410, "MICROSERVICE_BAD_DATA", "gone"),
-    "no failure": (SeldonMicroserviceException("fine", 200), 500, "MICROSERVICE_BAD_DATA", "fine"),
+    "no failure": (SeldonMicroserviceException("fine", 200), 200, "MICROSERVICE_BAD_DATA", "fine"),
+    "no body": (SeldonMicroserviceException("none", 204), 500, "MICROSERVICE_BAD_DATA", "none"),
     "no status": (SeldonMicroserviceException("odd", "404"), 500, "MICROSERVICE_BAD_DATA", "odd"),  # type: ignore[arg-type]
     "real package": (foreign("clash"), 409, "CONFLICT", "clash"),
 }
@@ -592,3 +593,13 @@ def test_log_of_a_failed_request_begins_at_the_users_line(caplog: pytest.LogCapt
     [record] = [record for record in caplog.records if record.exc_info]
     lines = caplog.handler.format(record).splitlines()
     assert "test_seldon_endpoint.py" in lines[lines.index("Traceback (most recent call last):") + 1]
+
+
+def test_import_of_flask_inside_a_method_tells_how_to_install_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Late:
+        def predict(self, X: Any, names: Any) -> Any:
+            raise ModuleNotFoundError("No module named 'flask'", name="flask")
+
+    with serving(endpoint(Late())) as served, caplog.at_level("ERROR", logger="servegraph"):
+        failed(served.ask("/predict", ROWS), 500, "MICROSERVICE_INTERNAL_ERROR")
+    assert "pip install 'servegraph[flask]'" in caplog.text
