@@ -79,7 +79,7 @@ async def _answer(reader: asyncio.StreamReader, method: str) -> tuple[int, bytes
 
 def application_of(component: str, **options: Any) -> LocalApplication:
     """The application that the command serves for a component, with the command's own settings."""
-    from servegraph.runtimes.seldon.command import DEFAULTS
+    from servegraph.runtimes.seldon.defaults import DEFAULTS
 
     settings = load_settings(overrides={"http_port": 0}, function=DEFAULTS)
     return build_microservice(MicroserviceOptions(component=component, **options).to_dict(), settings, None)

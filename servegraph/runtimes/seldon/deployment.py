@@ -14,6 +14,7 @@ from servegraph.errors import NotFoundError, SpecError, closest
 from servegraph.graph.flow import RouterGraph
 from servegraph.graph.steps import RouterStep, Step
 from servegraph.runtimes.function import ServingFunction, normalize_name
+from servegraph.runtimes.seldon.defaults import deployment_settings
 from servegraph.runtimes.seldon.deployment_code import Code, CodeFinder
 from servegraph.runtimes.seldon.deployment_drawing import drawn_deployment, drawn_predictor, drawn_unit
 from servegraph.runtimes.seldon.deployment_state import STATE, check_annotated_names, state_of
@@ -87,6 +88,7 @@ def function_from_deployment(
     finder.check()
     function = ServingFunction(deployment.name, deployment.namespace)
     function.labels = dict(deployment.labels)
+    function.spec.settings = deployment_settings(deployment)
     function.spec.graph = graph
     function.spec.workdir = str(Path(folder).resolve())
     return function
@@ -159,8 +161,9 @@ def _options(unit: UnitSpec, code: Code, predictor: PredictorSpec, deployment: D
         options["endpoint"] = code.endpoint
     elif not unit.hard_coded and state_of(unit, predictor):
         options["state_store"] = state_of(unit, predictor)
-    if predictor.timeout_s is not None:
-        options["timeout_s"] = predictor.timeout_s
+    timeout_s = predictor.timeout_s("REST" if code.endpoint is None else str(code.endpoint["type"]))
+    if timeout_s is not None:
+        options["timeout_s"] = timeout_s
     if unit.logger is not None:
         options["logged"] = ["request", "response"] if unit.logger.mode == "all" else [unit.logger.mode]
         if unit.logger.url:

@@ -22,6 +22,7 @@ WITHOUT_MODEL_URI: Final = ("HUGGINGFACE_SERVER",)
 """Packaged servers that get their model by a parameter."""
 REST_TIMEOUT: Final = "seldon.io/rest-timeout"
 GRPC_TIMEOUT: Final = "seldon.io/grpc-timeout"
+MESSAGE_SIZE: Final = "seldon.io/grpc-max-message-size"
 CLASS: Final = "servegraph.io/class"
 """The annotation that names the local code of a component, and with ``.NODE`` behind it that of one of several."""
 
@@ -142,11 +143,21 @@ class PredictorSpec:
         """Its label ``version``."""
         return self.labels.get("version", self.name)
 
-    @property
-    def timeout_s(self) -> float | None:
-        """Seconds that one call of a node may take; None is any time."""
-        text = self.annotations.get(REST_TIMEOUT) or self.annotations.get(GRPC_TIMEOUT)
+    def timeout_s(self, kind: str = "REST") -> float | None:
+        """Seconds that one call of a node may take; None is any time.
+
+        Args:
+            kind: how the node is asked, ``REST`` or ``GRPC``; where its own annotation is missing, the other counts.
+        """
+        own, other = (GRPC_TIMEOUT, REST_TIMEOUT) if kind == "GRPC" else (REST_TIMEOUT, GRPC_TIMEOUT)
+        text = self.annotations.get(own) or self.annotations.get(other)
         return None if not text else float(text) / 1000
+
+    @property
+    def max_message_bytes(self) -> int | None:
+        """Bytes of the largest message over gRPC; None leaves it to the server."""
+        text = self.annotations.get(MESSAGE_SIZE)
+        return None if not text else int(text)
 
 
 @dataclass(frozen=True, slots=True)

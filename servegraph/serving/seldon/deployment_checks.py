@@ -7,6 +7,7 @@ from typing import Final
 from servegraph.graph.spec_fields import misfit
 from servegraph.serving.seldon.deployment import (
     GRPC_TIMEOUT,
+    MESSAGE_SIZE,
     REST_TIMEOUT,
     WITHOUT_MODEL_URI,
     Deployment,
@@ -58,10 +59,10 @@ def _check_predictor(predictor: PredictorSpec) -> None:
         _check_unit(unit)
     if predictor.annotations.get(NO_ENGINE, "").lower() == "true" and predictor.graph.children:
         raise misfit(f"{predictor.path}.graph", f"{NO_ENGINE} is for graphs of one node")
-    for key in (REST_TIMEOUT, GRPC_TIMEOUT):
+    for key, unit_of in ((REST_TIMEOUT, "milliseconds"), (GRPC_TIMEOUT, "milliseconds"), (MESSAGE_SIZE, "bytes")):
         text = predictor.annotations.get(key)
-        if text is not None and (not text.isascii() or not text.isdigit() or int(text[:12]) == 0):
-            why = f"the annotation {key} is a number of milliseconds above 0, not {text!r}"
+        if text is not None and (not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) == 0):
+            why = f"the annotation {key} is a number of {unit_of} above 0, not {text!r}"
             raise misfit(f"{predictor.path}.annotations", why)
 
 

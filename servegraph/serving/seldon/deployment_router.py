@@ -255,7 +255,8 @@ class SeldonDeploymentRouter:
     def _done(self, event: Event, puid: str, name: str, service: str, start: float) -> Event:
         """The event of a request that succeeded, counted; an edge that is not HTTP finds in it what goes along."""
         if event.trigger.kind == GRPC:
-            event.headers = {**event.headers, **_told(puid), PREDICTOR_HEADER: name}
+            predictor = {} if self._split.only is not None else {PREDICTOR_HEADER: name}
+            event.headers = {**event.headers, **_told(puid), **predictor}
         if self._observe is not None:
             self._observe(name, service, clock() - start, 200)
         return event

@@ -15,7 +15,8 @@ from servegraph.errors import GraphError
 from servegraph.runtimes.local import LocalApplication
 from servegraph.runtimes.seldon import command
 from servegraph.runtimes.seldon.annotations import PodAnnotations
-from servegraph.runtimes.seldon.command import DEFAULTS, MicroserviceCommand, resolve
+from servegraph.runtimes.seldon.command import MicroserviceCommand, resolve
+from servegraph.runtimes.seldon.defaults import DEFAULTS
 from servegraph.runtimes.seldon.microservice import (
     MicroserviceEndpoint,
     build_microservice,

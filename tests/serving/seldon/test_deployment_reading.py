@@ -63,7 +63,7 @@ def test_deployment_is_read_with_its_defaults() -> None:
     found = one(IRIS)
     assert (found.name, found.namespace, found.protocol, found.transport) == ("iris", "models", "seldon", "rest")
     (main,) = found.predictors
-    assert (main.name, main.version, main.timeout_s) == ("main", "v3", 1.5)
+    assert (main.name, main.version, main.timeout_s(), main.timeout_s("GRPC")) == ("main", "v3", 1.5, 0.007)
     assert main.env == {"REQUEST_LOGGER_DEFAULT_ENDPOINT": "http://logs"}
     scale = main.graph
     assert (scale.type, [p.to_dict() for p in scale.parameters]) == (
@@ -169,6 +169,10 @@ WRONG: list[Any] = [
     (
         lambda: deployment(predictor(MODEL, annotations={"seldon.io/rest-timeout": "soon"})),
         r"annotations: the annotation seldon.io/rest-timeout is a number of milliseconds",
+    ),
+    (
+        lambda: deployment(predictor(MODEL, annotations={"seldon.io/grpc-max-message-size": "10MB"})),
+        r"annotations: the annotation seldon.io/grpc-max-message-size is a number of bytes above 0, not '10MB'",
     ),
     (
         lambda: deployment(predictor(node("t", "TRANSFORMER", MODEL), annotations={"seldon.io/no-engine": "true"})),
