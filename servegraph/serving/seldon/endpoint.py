@@ -180,7 +180,9 @@ class ComponentEndpoint(ComponentStep):
         return seldon_json()
 
 
-_PATHS: Final = ", ".join(OPERATION_PATHS)
+_PAGES: Final = ("/health/ping", "/metadata", "/api/v1.0/metadata", "/seldon.json")
+_OF_THE_SERVER: Final = ("/docs", "/openapi.json", "/metrics", "/v2/health/live", "/v2/health/ready")
+_PATHS: Final = ", ".join((*OPERATION_PATHS, *_PAGES, *_OF_THE_SERVER))
 
 
 def _verbatim(value: Any) -> Any:

@@ -11,9 +11,10 @@ import logging
 import math
 import threading
 import time
+import traceback
 from typing import Any, Final
 
-from servegraph.errors import SettingsError
+from servegraph.errors import SettingsError, users_part
 from servegraph.serving.seldon.state_kinds import kept_state
 from servegraph.serving.seldon.state_store import StateStore, StateStoreError, open_store
 
@@ -153,7 +154,17 @@ class Persistence:
         if self._retry_soon:
             logger.warning("state of %s: cannot %s it, will try again: %s", name, what, exc)
         else:
-            logger.error("state of %s: cannot %s it, will try again", name, what, exc_info=exc)
+            logger.error("state of %s: cannot %s it, will try again: %s", name, what, _told(exc))
+            logger.debug("state of %s", name, exc_info=exc)
+
+
+def _told(exc: Exception) -> str:
+    """An exception in one line, with the last place in the component's own code."""
+    trace = users_part(exc.__traceback__)
+    if trace is None:
+        return f"{type(exc).__name__}: {exc}"
+    frame = next(f for f in reversed(traceback.extract_tb(trace)) if f.filename == trace.tb_frame.f_code.co_filename)
+    return f"{type(exc).__name__}: {exc} ({frame.filename}, line {frame.lineno})"
 
 
 def positive_seconds(value: Any, name: str) -> float:

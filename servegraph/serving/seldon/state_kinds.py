@@ -20,13 +20,13 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from servegraph import jsoncodec
 from servegraph.serving.seldon.state_counts import Counts, SharedCounts
-from servegraph.serving.seldon.state_store import StateStore, StateStoreError
+from servegraph.serving.seldon.state_store import StateStore, StateStoreError, state_key
 
 logger = logging.getLogger("servegraph.seldon.state")
 
 HOW_TO: Final = (
     "give it get_counts() and set_shared_counts(counts) if it only adds up, else get_state() and set_state(state); "
-    "or allow the whole object to be pickled"
+    "or have the whole object pickled, with --allow-pickle"
 )
 
 
@@ -76,7 +76,23 @@ class KeptState(abc.ABC):
     def save(self, *, final: bool = False) -> None:
         """Write the state down; ``final`` when the component ends."""
 
-    def _set_aside(self, value: bytes, ending: str, why: str) -> None:
+    def make_room(self, other: str) -> bool:
+        """Whether the key is that of everything without names, and holds what belongs to another class.
+
+        Then that stays there, and this component has a key of its own.
+        """
+        if self.key != state_key() or other == self.name:
+            return False
+        own = f"{self.key}:{self.name}"
+        logger.warning(
+            "state of %s: key %r holds the state of %s, which stays there; this one is kept under %r. Components "
+            "without PREDICTIVE_UNIT_ID, PREDICTOR_ID and SELDON_DEPLOYMENT_ID share one key: set them",
+            *(self.name, self.key, other, own),
+        )
+        self.key = own
+        return True
+
+    def set_aside(self, value: bytes, ending: str, why: str) -> None:
         """Keep what would be lost otherwise under a key of its own."""
         key = f"{self.key}:{ending}"
         self.store.write(key, value)
@@ -112,7 +128,7 @@ class KeptDict(KeptState):
 
     def restore(self) -> Any | None:
         """Give the component the state that is kept, or that of an old runtime where this is allowed."""
-        text = self.store.read(f"{self.key}:state")
+        text = self._saved()
         old = None
         if text is not None:
             self._give(text)
@@ -131,14 +147,20 @@ class KeptDict(KeptState):
         self.store.write(f"{self.key}:state", self._text())
 
     def _meet(self) -> None:
-        saved = self.store.read(f"{self.key}:state")
+        saved = self._saved()
         merge = getattr(self.component, "merge_state", None)
         if saved is not None and merge is None:
             why = "it has no merge_state(saved), so what it learnt before the store was there gives way to what is kept"
-            self._set_aside(self._text(), "unmerged", why)
+            self.set_aside(self._text(), "unmerged", why)
         if saved is not None:
             self._give(saved, merge)
         self._met = True
+
+    def _saved(self) -> bytes | None:
+        """The state that is kept for the component."""
+        saved = self.store.read(f"{self.key}:state")
+        other = None if saved is None else _class_in(saved)
+        return self.store.read(f"{self.key}:state") if other is not None and self.make_room(other) else saved
 
     def _text(self) -> bytes:
         state = {"version": 1, "class": self.name, "saved_at": time.time(), "state": self.component.get_state()}
@@ -148,7 +170,7 @@ class KeptDict(KeptState):
         try:
             (method or self.component.set_state)(jsoncodec.loads(text)["state"])
         except Exception as exc:  # noqa: BLE001 - whatever the component raises about a state that it cannot use
-            self._set_aside(text, "unreadable", f"it cannot go on from what is kept ({exc!r}) and starts anew")
+            self.set_aside(text, "unreadable", f"it cannot go on from what is kept ({exc!r}) and starts anew")
 
 
 class KeptObject(KeptState):
@@ -202,13 +224,26 @@ def load_object(kept: KeptState) -> Any | None:
     try:
         found = pickle.loads(text)  # noqa: S301 - the deployment allows it
     except Exception as exc:  # noqa: BLE001 - unpickling runs code of anybody's
-        kept._set_aside(text, "unreadable", f"the pickle under {kept.key!r} cannot be loaded ({exc!r})")
+        kept.set_aside(text, "unreadable", f"the pickle under {kept.key!r} cannot be loaded ({exc!r})")
         return None
-    if type(found).__qualname__ != kept.name:
-        why = f"the pickle under {kept.key!r} is of a {type(found).__qualname__}"
-        kept._set_aside(text, "unreadable", why)
+    other = type(found).__qualname__
+    if other != kept.name:
+        if kept.make_room(other):
+            return load_object(kept)
+        why = f"the pickle under {kept.key!r} is of a {other}"
+        kept.set_aside(text, "unreadable", why)
         return None
     return found
+
+
+def _class_in(text: bytes) -> str | None:
+    """The class whose state a text is; ``None`` where it does not say."""
+    try:
+        found = jsoncodec.loads(text)
+    except jsoncodec.JSONDecodeError:
+        return None
+    name = found.get("class") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def tell_of_old_object(kept: KeptState, then: str) -> None:

@@ -20,7 +20,7 @@ from own_redis import OwnRedis
 from servegraph.errors import SettingsError
 from servegraph.serving.seldon.bandits import EpsilonGreedy, ThompsonSampling
 from servegraph.serving.seldon.persistence import Persistence
-from servegraph.serving.seldon.state_store import MemoryStore, StateStoreError, open_store
+from servegraph.serving.seldon.state_store import MemoryStore, StateStoreError, open_store, state_key
 
 KEY = "persistence_d_p_u"
 ROW = np.zeros((1, 2))
@@ -307,6 +307,61 @@ def test_object_that_cannot_be_pickled_is_told_of_and_fails_nothing(caplog: pyte
     persistence = Persistence(Locked(), MemoryStore(), KEY, allow_pickle=True)
     assert not persistence.save()
     assert "cannot pickle" in caplog.text
+
+
+def test_component_without_names_leaves_the_state_of_another_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Other(Learner):
+        pass
+
+    store, key = MemoryStore(), state_key()
+    first = Persistence(Learner(7), store, key)
+    assert first.save()
+    kept = store.read(f"{key}:state")
+    for n in (0, 5):  # the second one finds what the first one has left
+        other = Other()
+        persistence = Persistence(other, store, key)
+        assert persistence.restore() is None
+        assert other.n == n
+        other.n = 5
+        assert persistence.save()
+    assert store.read(f"{key}:state") == kept
+    assert caplog.text.count(f"key '{key}' holds the state of Learner, which stays there") == 2
+    assert "PREDICTIVE_UNIT_ID" in caplog.text
+
+
+def test_component_without_names_goes_on_from_its_own_state(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    assert Persistence(Learner(7), store, state_key()).save()
+    learner = Learner()
+    Persistence(learner, store, state_key()).restore()
+    assert (learner.n, caplog.text) == (7, "")
+
+
+def test_object_without_names_leaves_the_pickle_of_another_where_it_is() -> None:
+    store, key = MemoryStore(), state_key()
+    store.write(key, old := pickle.dumps(OtherPlain(1)))
+    for n in (None, 2):
+        persistence = Persistence(Plain(2), store, key, allow_pickle=True)
+        found = persistence.restore()
+        assert (found.n if found is not None else None) == n
+        assert persistence.save()
+    assert store.read(key) == old
+
+
+def test_failure_of_get_state_is_one_line_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    class Unfit(Learner):
+        def get_state(self) -> dict[str, Any]:
+            return {"n": object()}
+
+    class Failing(Learner):
+        def get_state(self) -> dict[str, Any]:
+            raise LookupError("no weights")
+
+    for component, problem in ((Unfit(), "TypeError: $.state.n"), (Failing(), "LookupError: no weights (")):
+        assert not Persistence(component, MemoryStore(), KEY).save()
+        assert problem in caplog.messages[-1]
+    assert f"{__file__}, line " in caplog.messages[-1]
+    assert "Traceback" not in caplog.text
 
 
 # -- a real Redis --------------------------------------------------------------------------------------------------

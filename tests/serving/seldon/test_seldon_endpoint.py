@@ -163,6 +163,8 @@ def test_wrong_method_is_405_and_tells_the_right_ones(server: Served, path: str,
 def test_unknown_path_is_404_and_tells_those_that_there_are(server: Served, path: str) -> None:
     info = failed(server.ask(path, ROWS), 404)
     assert info.startswith(f"404 Not Found: there is no path '{path}'; a component has /predict, ")
+    for known in (*GET_ONLY, "/v2/health/live", "/v2/health/ready"):
+        assert f" {known}" in info
 
 
 @pytest.mark.parametrize("path", GET_ONLY)
