@@ -171,11 +171,10 @@ class SeldonDeploymentRouter:
             name = predictor.name
             message = body if isinstance(body, Message) else message_from_rest(given_json(event))
             puid = message.meta.puid or puid or new_puid()
-            logs = event.headers.get(SKIP_LOGGING, "").lower() not in _YES
             run = run_of(event)
             if self.shadow is not None:
                 self._send_to_shadow(message, event, run, puid)
-            reply = await predictor.answer(message, event, run, puid=puid, logs=logs)
+            reply = await predictor.answer(message, event, run, puid=puid, logs=_is_logged(event))
             self._split.remember(puid, predictor)
             event.body = reply if body is message else self._response(message_to_rest(reply), puid, name)
         except Exception as exc:
@@ -193,7 +192,7 @@ class SeldonDeploymentRouter:
             puid = feedback.response.meta.puid or feedback.request.meta.puid or puid or new_puid()
             predictor = self._split.for_feedback(feedback, event, puid)
             name = predictor.name
-            reply = await predictor.learn(feedback, event, run_of(event), puid=puid)
+            reply = await predictor.learn(feedback, event, run_of(event), puid=puid, logs=_is_logged(event))
             if body is feedback:
                 event.body = Message(meta=Meta(puid)) if reply is None else reply
             else:  # a root that takes no feedback gives it back, as Seldon's executor does
@@ -287,6 +286,10 @@ class SeldonDeploymentRouter:
 
 def _may_post(event: Event) -> bool:
     return event.method in ("POST", None)
+
+
+def _is_logged(event: Event) -> bool:
+    return event.headers.get(SKIP_LOGGING, "").lower() not in _YES
 
 
 def _predictor(key: str, route: Route) -> SeldonPredictor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -161,6 +162,37 @@ def test_request_without_time_left_is_interrupted_on_both_protocols() -> None:
     future = call(function, "Predict", ONE)
     assert (answer.status_code, answer.json()["status"]["reason"]) == (504, "ENGINE_INTERRUPTED")
     assert (future.code().name, trailing(future)["reason"]) == ("DEADLINE_EXCEEDED", "ENGINE_INTERRUPTED")
+
+
+def test_call_that_is_cancelled_counts_as_no_success() -> None:
+    waiting = asyncio.Event()
+
+    class Waits:
+        async def predict(self, X: Any, names: Any) -> Any:
+            waiting.set()
+            await asyncio.sleep(60)
+
+    class FailsThen:
+        async def predict(self, X: Any, names: Any) -> Any:
+            await waiting.wait()
+            raise ValueError("broken")
+
+    graph = hard("c", "AVERAGE_COMBINER", node("a"), node("b"))
+    function = function_with(predictor(graph), components={"a": FailsThen(), "b": Waits()})
+    with function.serve(http_port=0, block=False) as server:
+        assert httpx.post(server.url + PREDICTIONS, json=REQUEST).status_code == 500
+        text = httpx.get(server.url + "/metrics").text
+    counted = re.findall(r'client_requests_seconds_count\{[^}]*code="(\d+)"[^}]*model_name="(\w)"[^}]*\} (\d+)', text)
+    assert sorted(counted) == [("499", "b", "1"), ("500", "a", "1")]
+
+
+def test_failures_over_grpc_are_counted() -> None:
+    function = function_with(predictor(node("a")), components={"a": Fail("told")})
+    with function.serve(http_port=0, grpc_port=0, block=False) as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.addresses['grpc'][1]}") as channel:
+            assert isinstance(prediction_pb2_grpc.SeldonStub(channel).Predict.future(ONE).exception(), grpc.RpcError)
+        text = httpx.get(server.url + "/metrics").text
+    assert re.search(r'server_requests_seconds_count\{code="404"[^}]*service="predictions"[^}]*\} 1', text)
 
 
 # -- ids ---------------------------------------------------------------------------------------------------------------

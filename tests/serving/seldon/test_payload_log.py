@@ -43,7 +43,7 @@ class Receiver:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/"
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
     def take(self, count: int) -> list[tuple[dict[str, str], Any]]:
@@ -102,6 +102,28 @@ def test_header_keeps_a_request_out_of_the_log(receiver: Receiver) -> None:
         ((_, body),) = receiver.take(1)
     assert body["strData"] == "second"
     assert receiver.received.empty()
+
+
+def test_header_keeps_feedback_out_of_the_log(receiver: Receiver) -> None:
+    graph = node("m", logger={"mode": "response", "url": receiver.url})
+    with function_of(graph, {"m": Add()}).to_mock_server() as server:
+        server.test("/api/v1.0/feedback", {"reward": 0.25}, headers={"Seldon-Skip-Logging": "on"})
+        server.test("/api/v1.0/feedback", {"reward": 0.5})
+        ((_, body),) = receiver.take(1)
+    assert body["reward"] == 0.5
+    assert receiver.received.empty()
+
+
+@pytest.mark.parametrize("implementation", ["", "SIMPLE_MODEL"])
+def test_payloads_have_the_meta_that_the_node_has(receiver: Receiver, implementation: str) -> None:
+    logger = {"mode": "all", "url": receiver.url}
+    model = hard("m", implementation, logger=logger) if implementation else node("m", logger=logger)
+    components = {"t": Add(1, "t")} if implementation else {"t": Add(1, "t"), "m": Add()}
+    with function_of(node("t", "TRANSFORMER", model), components).to_mock_server() as server:
+        puid = ask(server)["meta"]["puid"]
+        (_, request), (_, response) = receiver.take(2)
+    assert request["meta"] == {"puid": puid, "tags": {"t": 1, "last": "t"}}
+    assert response["meta"]["puid"] == puid
 
 
 def test_feedback_is_sent_where_responses_are(receiver: Receiver) -> None:
