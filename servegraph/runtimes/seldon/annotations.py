@@ -37,10 +37,16 @@ class PodAnnotations:
 
 def pod_annotations(file: Path = ANNOTATIONS) -> PodAnnotations:
     """What the annotations say; what cannot be read is logged, as it says nothing about whether the model works."""
+    found = read_annotations(file)
+    return PodAnnotations(_number(found, _MESSAGE_SIZE), _number(found, _REST_TIMEOUT))
+
+
+def read_annotations(file: Path = ANNOTATIONS) -> dict[str, str]:
+    """The annotations by name; none where there is no such file."""
     try:
         text = file.read_text("utf-8", errors="replace")
     except OSError:
-        return PodAnnotations()
+        return {}
     found: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), 1):
         name, equals, value = line.partition("=")
@@ -50,7 +56,7 @@ def pod_annotations(file: Path = ANNOTATIONS) -> PodAnnotations:
                 logger.warning("%s, line %d is no annotation", file, number)
             continue
         found[name.strip()] = value[1:-1]
-    return PodAnnotations(_number(found, _MESSAGE_SIZE), _number(found, _REST_TIMEOUT))
+    return found
 
 
 def _number(found: dict[str, str], name: str) -> int | None:

@@ -179,3 +179,21 @@ def test_messages_of_components_need_no_flask_and_no_grpc() -> None:
         print([name for name in ("flask", "grpc", "httpx") if name in sys.modules])
     """
     assert run(code) == ["[]"]
+
+
+def test_names_that_tests_of_components_import_are_there() -> None:
+    code = """
+        import seldon_core.seldon_methods as scm
+        from seldon_core.metrics import COUNTER, DEFAULT_LABELS, GAUGE, TIMER, PREDICT_METRIC_METHOD_TAG, SeldonMetrics
+        from seldon_core.microservice import DEFAULT_ANNOTATION_REST_TIMEOUT, load_annotations, parse_parameters
+        from seldon_core.utils import ENV_MODEL_IMAGE, ENV_MODEL_NAME
+        from seldon_core.wrapper import SeldonModelGRPC, get_grpc_server, get_rest_microservice
+
+        assert PREDICT_METRIC_METHOD_TAG is scm.PREDICT_METRIC_METHOD_TAG == "predict"
+        assert scm.INPUT_TRANSFORM_METRIC_METHOD_TAG == "inputtransform"
+        assert DEFAULT_LABELS["model_name"] == DEFAULT_LABELS["deployment_name"] == "NOT_IMPLEMENTED"
+        assert (ENV_MODEL_NAME, ENV_MODEL_IMAGE) == ("PREDICTIVE_UNIT_ID", "PREDICTIVE_UNIT_IMAGE")
+        assert (load_annotations(), DEFAULT_ANNOTATION_REST_TIMEOUT) == ({}, 5000)
+        print("all there")
+    """
+    assert run(code) == ["all there"]

@@ -8,6 +8,15 @@ from typing import Any, Final
 
 from servegraph.monitoring import exposition
 from servegraph.runtimes.seldon.metrics import TIMER_BUCKETS, SeldonMetricSink, open_metrics
+from servegraph.serving.seldon.compat.seldon_methods import (
+    AGGREGATE_METRIC_METHOD_TAG,
+    FEEDBACK_METRIC_METHOD_TAG,
+    HEALTH_METRIC_METHOD_TAG,
+    INPUT_TRANSFORM_METRIC_METHOD_TAG,
+    OUTPUT_TRANSFORM_METRIC_METHOD_TAG,
+    PREDICT_METRIC_METHOD_TAG,
+    ROUTER_METRIC_METHOD_TAG,
+)
 from servegraph.serving.seldon.custom_metrics import (
     COUNTER,
     GAUGE,
@@ -28,13 +37,8 @@ FEEDBACK_REWARD_KEY: Final = "seldon_api_model_feedback_reward"
 BINS: Final = [*TIMER_BUCKETS, float("inf")]
 """Upper bounds of timers in seconds."""
 
-PREDICT_METRIC_METHOD_TAG: Final = METHODS["predict"]
-INPUT_TRANSFORM_METRIC_METHOD_TAG: Final = METHODS["transform_input"]
-OUTPUT_TRANSFORM_METRIC_METHOD_TAG: Final = METHODS["transform_output"]
-ROUTER_METRIC_METHOD_TAG: Final = METHODS["route"]
-AGGREGATE_METRIC_METHOD_TAG: Final = METHODS["aggregate"]
-FEEDBACK_METRIC_METHOD_TAG: Final = METHODS["send_feedback"]
-HEALTH_METRIC_METHOD_TAG: Final = METHODS["health_status"]
+DEFAULT_LABELS: Final = read_environment().identity.labels()
+"""The labels of all metrics, by the variables that were set when this was imported."""
 
 _OPERATIONS = {method: operation for operation, method in METHODS.items()}
 
@@ -116,6 +120,7 @@ __all__ = [
     "AGGREGATE_METRIC_METHOD_TAG",
     "BINS",
     "COUNTER",
+    "DEFAULT_LABELS",
     "FEEDBACK_KEY",
     "FEEDBACK_METRIC_METHOD_TAG",
     "FEEDBACK_REWARD_KEY",

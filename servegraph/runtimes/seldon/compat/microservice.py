@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from servegraph.runtimes.seldon.annotations import read_annotations
 from servegraph.serving.seldon.compat.flask_utils import (
     ANNOTATION_GRPC_MAX_MSG_SIZE,
     ANNOTATION_REST_TIMEOUT,
     ANNOTATIONS_FILE,
+    DEFAULT_ANNOTATION_REST_TIMEOUT,
 )
 from servegraph.serving.seldon.compat.utils import (
     array_to_grpc_datadef,
@@ -45,6 +47,11 @@ def parse_parameters(parameters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return typed_parameters(parameters)
 
 
+def load_annotations() -> dict[str, str]:
+    """The annotations of the pod by name; none outside of one."""
+    return read_annotations()
+
+
 def main() -> None:
     """Run the command with the arguments of this process, and end it."""
     # The command is above this layer: it is named here, not depended on.
@@ -55,6 +62,7 @@ __all__ = [
     "ANNOTATIONS_FILE",
     "ANNOTATION_GRPC_MAX_MSG_SIZE",
     "ANNOTATION_REST_TIMEOUT",
+    "DEFAULT_ANNOTATION_REST_TIMEOUT",
     "DEFAULT_GRPC_PORT",
     "DEFAULT_HTTP_PORT",
     "DEFAULT_LOG_LEVEL",
@@ -69,6 +77,7 @@ __all__ = [
     "array_to_rest_datadef",
     "get_data_from_proto",
     "grpc_datadef_to_array",
+    "load_annotations",
     "main",
     "parse_parameters",
     "rest_datadef_to_array",

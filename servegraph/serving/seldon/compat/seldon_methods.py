@@ -6,19 +6,27 @@ Requests and answers are JSON values on the one side, protobuf messages on the o
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from servegraph import jsoncodec
 from servegraph.serving.seldon.answers import RawAnswer, Transport
 from servegraph.serving.seldon.awaiting import waited_for
 from servegraph.serving.seldon.compat import user_model as settings
 from servegraph.serving.seldon.component import Component
-from servegraph.serving.seldon.custom_metrics import CustomMetrics, MetricSink
+from servegraph.serving.seldon.custom_metrics import METHODS, CustomMetrics, MetricSink
 from servegraph.serving.seldon.environment import read_environment
 from servegraph.serving.seldon.message import Message
 from servegraph.serving.seldon.metadata import ModelMetadata
 from servegraph.serving.seldon.methods import Operation
 from servegraph.serving.seldon.rest import message_to_rest
+
+PREDICT_METRIC_METHOD_TAG: Final = METHODS["predict"]
+INPUT_TRANSFORM_METRIC_METHOD_TAG: Final = METHODS["transform_input"]
+OUTPUT_TRANSFORM_METRIC_METHOD_TAG: Final = METHODS["transform_output"]
+ROUTER_METRIC_METHOD_TAG: Final = METHODS["route"]
+AGGREGATE_METRIC_METHOD_TAG: Final = METHODS["aggregate"]
+FEEDBACK_METRIC_METHOD_TAG: Final = METHODS["send_feedback"]
+HEALTH_METRIC_METHOD_TAG: Final = METHODS["health_status"]
 
 
 def predict(user_model: Any, request: Any, seldon_metrics: MetricSink) -> Any:
@@ -96,6 +104,13 @@ def _rest(answer: Any) -> Any:
 
 
 __all__ = [
+    "AGGREGATE_METRIC_METHOD_TAG",
+    "FEEDBACK_METRIC_METHOD_TAG",
+    "HEALTH_METRIC_METHOD_TAG",
+    "INPUT_TRANSFORM_METRIC_METHOD_TAG",
+    "OUTPUT_TRANSFORM_METRIC_METHOD_TAG",
+    "PREDICT_METRIC_METHOD_TAG",
+    "ROUTER_METRIC_METHOD_TAG",
     "aggregate",
     "health_status",
     "init_metadata",

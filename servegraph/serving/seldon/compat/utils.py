@@ -20,6 +20,8 @@ from servegraph.serving.seldon import rest, tftensor, wire
 from servegraph.serving.seldon.answers import answer
 from servegraph.serving.seldon.compat import user_model as helpers
 from servegraph.serving.seldon.compat.env_utils import (
+    ENV_MODEL_IMAGE,
+    ENV_MODEL_NAME,
     NONIMPLEMENTED_IMAGE_MSG,
     NONIMPLEMENTED_MSG,
     get_image_name,
@@ -266,6 +268,8 @@ def getenv_as_bool(*env_vars: str, default: bool = False) -> bool:
 
 # With what modules that import everything from here are used to find.
 __all__ = [
+    "ENV_MODEL_IMAGE",
+    "ENV_MODEL_NAME",
     "NONIMPLEMENTED_IMAGE_MSG",
     "NONIMPLEMENTED_MSG",
     "Dict",
