@@ -7,6 +7,7 @@ through: its status and its body are what the caller of the tree gets.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -174,7 +175,7 @@ class RemoteUnit:
             value = [message_to_rest(m) for m in body] if isinstance(body, list) else message_to_rest(body)
         headers = {**self.headers(event), "content-type": "application/json"}
         url = f"http://{self.address}{PATHS[op]}"
-        status, content = await self._send("POST", url, headers, jsoncodec.dumps(value))
+        status, content = await self._send("POST", url, headers, _text(value))
         return self._read(status, content, url)
 
     async def _rest_metadata(self) -> Any:
@@ -269,6 +270,22 @@ def _can_go(name: str, value: str) -> bool:
     if not name or name.startswith((":", "grpc-")) or name.endswith("-bin"):
         return False
     return bool(value) and value.isascii() and value.isprintable() and _NAME.fullmatch(name) is not None
+
+
+def _text(value: Any) -> bytes:
+    """The JSON text of a request, with Python's words for NaN and infinity, which Seldon's servers read."""
+    text = jsoncodec.dumps(value)
+    if b"null" in text:
+        try:
+            jsoncodec.check_finite(value)
+        except ValueError:
+            return json.dumps(value, default=_plain).encode()
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """A value that Python's own codec does not know: an array, or a number of one, as what it knows."""
+    return value.tolist() if hasattr(value, "tolist") else jsoncodec.loads(jsoncodec.dumps(value))
 
 
 def _value(status: int, content: bytes, url: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
+import numpy as np
 import pytest
 from remote_peer import peer
 from tree_kit import REQUEST, Add, Route, ask, function_of, node, rows
@@ -187,6 +188,25 @@ def test_rest_node_gets_all_headers_but_those_of_connection_and_body() -> None:
             "traceparent": "00-1", "authorization": "secret", "seldon-puid": "p", "x-mine": "1", "user-agent": "me",
             "host": address.removeprefix("http://"), "connection": "keep-alive", "content-type": "application/json",
         }  # fmt: skip
+
+
+def test_numbers_that_json_has_no_word_for_reach_a_rest_node() -> None:
+    class Seen:
+        rows: Any = None
+
+        def predict(self, X: Any, names: Any) -> Any:
+            self.rows = X
+            return [[1.0]]
+
+    far = Seen()
+    body = {"data": {"ndarray": [[float("nan"), float("-inf"), 1.5]]}, "meta": {"tags": {"none": None}}}
+    with microservice(far) as port:
+        graph = node("t", "TRANSFORMER", node("a"))
+        components = {"t": Add(1, "t"), "a": f"http://127.0.0.1:{port}"}
+        with function_of(graph, components).to_mock_server() as server:
+            ask(server, body)
+    assert np.isnan(far.rows[0][0])
+    assert far.rows.tolist()[0][1:] == [float("-inf"), 2.5]
 
 
 def test_node_may_have_a_list_of_headers_of_its_own() -> None:
