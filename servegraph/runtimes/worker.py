@@ -29,7 +29,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from servegraph.errors import ServegraphError, users_part
+from servegraph.errors import ServegraphError, from_users_line, users_part
 from servegraph.importing import import_object
 from servegraph.runtimes.asgi_server import AsgiServer
 from servegraph.runtimes.edges import Edges
@@ -230,7 +230,7 @@ def main(argv: list[str]) -> int:
         logger.debug("the application cannot be built", exc_info=exc)
     except Exception as exc:
         channel.send(Failure(_short(exc)))
-        logger.exception("the application cannot be built or has failed")
+        logger.error("the application cannot be built or has failed", exc_info=from_users_line(exc))
     return 1
 
 

@@ -197,3 +197,45 @@ def test_names_that_tests_of_components_import_are_there() -> None:
         print("all there")
     """
     assert run(code) == ["all there"]
+
+
+@pytest.mark.slow
+def test_tests_of_a_component_run_with_two_lines_in_their_conftest(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from servegraph.serving.seldon import install_names\n\ninstall_names()\n")
+    (tmp_path / "Doubler.py").write_text(
+        "from seldon_core.user_model import SeldonComponent\n\n\n"
+        "class Doubler(SeldonComponent):\n    def predict(self, X, names, meta=None):\n        return X * 2\n"
+    )
+    (tmp_path / "test_doubler.py").write_text(
+        textwrap.dedent("""
+            import json
+
+            import numpy as np
+            from Doubler import Doubler
+            from seldon_core.metrics import SeldonMetrics
+            from seldon_core.proto import prediction_pb2
+            from seldon_core.wrapper import SeldonModelGRPC, get_rest_microservice
+
+
+            def test_rest():
+                client = get_rest_microservice(Doubler(), SeldonMetrics()).test_client()
+                answer = client.get('/predict?json={"data":{"ndarray":[[1,2]]}}')
+                assert (answer.status_code, json.loads(answer.data)["data"]["ndarray"]) == (200, [[2, 4]])
+
+
+            def test_grpc():
+                message = prediction_pb2.SeldonMessage(data={"tensor": {"shape": [1, 1], "values": [1.5]}})
+                answer = SeldonModelGRPC(Doubler(), SeldonMetrics()).Predict(message, None)
+                assert list(answer.data.tensor.values) == [3.0]
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_module_of_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "servegraph", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("servegraph, version ")
