@@ -134,10 +134,13 @@ class SeldonDeploymentRouter:
             return await self._learn(event) if _may_post(event) else self._refused(event, "POST")
         if path in ("", "/") and event.body is not None:
             return await self._predict(event)
+        name = self._first().name
         try:
-            event.body = await self._pages.answer(event, self._split.named(event))
+            predictor = self._split.named(event)
+            name = predictor.name if predictor is not None else name
+            event.body = await self._pages.answer(event, predictor)
         except Exception as exc:  # noqa: BLE001 - every failure has an answer
-            self._fail(event, exc, "", self._first().name, "status", clock())
+            self._fail(event, exc, "", name, "status", clock())
         return event
 
     async def _from_wire(self, event: Event) -> Event:

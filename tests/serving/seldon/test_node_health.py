@@ -75,6 +75,8 @@ def test_status_page_asks_the_node_of_the_predictor_that_a_header_names() -> Non
         assert server.test("/api/v1.0/status/m")["strData"] == "main"
         headers = {"Seldon-Predictor": "canary"}
         assert server.test("/api/v1.0/status/m", headers=headers)["strData"] == "canary"
+        failed = server.test("/api/v1.0/status/nobody", headers=headers, silent=True)
+        assert (failed.status_code, failed.headers["Seldon-Predictor"]) == (404, "canary")
 
 
 def test_status_of_a_rest_node_is_what_it_says_itself() -> None:
