@@ -25,7 +25,7 @@ from servegraph.serving.seldon.message import Feedback, Message, Meta
 from servegraph.serving.seldon.methods import Methods, Operation
 from servegraph.serving.seldon.raw import is_not_implemented, read
 from servegraph.serving.seldon.results import (
-    Outcome,
+    Ask,
     Scored,
     aimplemented,
     implemented,
@@ -33,6 +33,7 @@ from servegraph.serving.seldon.results import (
     mapping,
     routed,
     scored_later,
+    unwrapped,
 )
 from servegraph.serving.seldon.signatures import Invoke
 
@@ -197,52 +198,47 @@ class Component:
 
     # -- answering --------------------------------------------------------------------------------------------------
 
-    def _finish(self, op: Operation, request: Any, result: Any, transport: Transport) -> Message:
-        """The message of a result."""
-        outcome = self._outcome(op, request, result)
-        values = outcome.values
-        said = [None if m is None else implemented(m, values) for m in self._asked_for(outcome)]
-        return self._message(op, outcome, said, transport)
-
-    async def _afinish(self, op: Operation, request: Any, result: Any, transport: Transport) -> Message:
-        outcome = self._outcome(op, request, result)
-        values = outcome.values
-        said = [None if m is None else await aimplemented(m, values) for m in self._asked_for(outcome)]
-        return self._message(op, outcome, said, transport)
-
-    def _outcome(self, op: Operation, request: Any, result: Any) -> Outcome:
-        """A result taken apart, with what it answers."""
-        tags: Any = None
-        metrics: Any = None
+    def _finish(
+        self, op: Operation, request: Any, result: Any, transport: Transport, ask: Ask = implemented
+    ) -> Message:
+        """The message of a result; ``ask`` has the component's other methods say what goes into it."""
+        own_tags: Any = None
+        own_metrics: Any = None
         if result.__class__ is Scored:
-            tags, result = {"outlierScore": result.score}, result.value
+            own_tags, result = {"outlierScore": result.score}, result.value
         elif is_response(result):
-            tags, metrics, result = result.tags, result.metrics, result.data
+            own_tags, own_metrics, result = result.tags, result.metrics, result.data
         if op == "route":
             result = routed(result)
         elif op == "send_feedback" and result is None:
             result = []  # most have nothing to say
         answered, meta = self._start(op, request)
         values = _values(answered) if op == "send_feedback" else answered.value
-        return Outcome(result, tags, metrics, answered, meta, values)
-
-    def _asked_for(self, outcome: Outcome) -> tuple[Invoke | None, Invoke | None, Invoke | None]:
-        """What the component is asked for an answer's sake: names of columns where there are any, tags and metrics."""
         methods = self._methods
-        return (methods.class_names if has_columns(outcome.result) else None, methods.tags, methods.metrics)
-
-    def _message(self, op: Operation, outcome: Outcome, said: list[Any], transport: Transport) -> Message:
-        names, tags, metrics = said
-        meta = outcome.meta
+        names = ask(methods.class_names, values) if has_columns(result) else None
+        tags = None if methods.tags is None else ask(methods.tags, values)
+        metrics = None if methods.metrics is None else ask(methods.metrics, values)
         if tags:
             meta.tags.update(mapping(tags, "tags()"))
-        if outcome.tags:
-            meta.tags.update(mapping(outcome.tags, "the answer's tags"))
+        if own_tags:
+            meta.tags.update(mapping(own_tags, "the answer's tags"))
         if metrics:
             meta.metrics.extend(self.metrics.take(metrics, op))
-        if outcome.metrics:
-            meta.metrics.extend(self.metrics.take(outcome.metrics, op))
-        return answer(outcome.result, outcome.answered, meta, names, transport)
+        if own_metrics:
+            meta.metrics.extend(self.metrics.take(own_metrics, op))
+        return answer(result, answered, meta, names, transport)
+
+    async def _afinish(self, op: Operation, request: Any, result: Any, transport: Transport) -> Message:
+        """The same, once the other methods have said what they have to say."""
+        answered, _ = self._start(op, request)
+        values = _values(answered) if op == "send_feedback" else answered.value
+        methods = self._methods
+        named = op == "route" or has_columns(unwrapped(result))
+        said: dict[Invoke, Any] = {}
+        for method in (methods.class_names if named else None, methods.tags, methods.metrics):
+            if method is not None:
+                said[method] = await aimplemented(method, values)
+        return self._finish(op, request, result, transport, lambda method, _: said[method])
 
     def _start(self, op: Operation, request: Any) -> tuple[Message, Meta]:
         """The message that is answered, and the meta that the answer begins with."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
-from servegraph.serving.seldon.message import Message, Meta
 from servegraph.serving.seldon.raw import is_not_implemented
+
+Ask: TypeAlias = Callable[[Callable[[Any], Any], Any], Any]
+"""How a method is asked for what it says of a request's values: `implemented`, or another way to the same."""
 
 
 class Scored:
@@ -28,21 +30,16 @@ async def scored_later(value: Any, score: Awaitable[Any]) -> Scored:
     return Scored(value, await score)
 
 
-class Outcome(NamedTuple):
-    """What a method gave, and what goes into the answer besides."""
-
-    result: Any
-    tags: Any
-    metrics: Any
-    answered: Message
-    meta: Meta
-    values: Any
-    """What the component is told of the request when it is asked for tags, metrics and names."""
-
-
 def is_response(result: Any) -> bool:
     """Whether a result is a ``SeldonResponse``, ours or that of the real package."""
     return type(result).__name__ == "SeldonResponse" and hasattr(result, "data") and hasattr(result, "tags")
+
+
+def unwrapped(result: Any) -> Any:
+    """What a method gave, without what is around it."""
+    if result.__class__ is Scored:
+        return result.value
+    return result.data if is_response(result) else result
 
 
 def implemented(method: Callable[[Any], Any], values: Any) -> Any:
