@@ -13,7 +13,7 @@ from google.protobuf import empty_pb2, json_format
 from served_grpc import asked, outcome
 
 from servegraph.runtimes.local import LocalApplication
-from servegraph.runtimes.seldon.command import DEFAULTS
+from servegraph.runtimes.seldon.defaults import DEFAULTS
 from servegraph.runtimes.seldon.grpc_methods import METADATA_METHODS, METHODS, encoded
 from servegraph.runtimes.seldon.microservice import build_microservice
 from servegraph.runtimes.seldon.options import MicroserviceOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from remote_peer import peer
+from node_peer import peer
 from tree_kit import REQUEST, Add, Route, ask, deployment, function_of, hard, node, plain, predictor
 
 from servegraph.graph.events import Event, Trigger

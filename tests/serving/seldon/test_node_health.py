@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from remote_peer import peer
+from node_peer import peer
 from tree_kit import Add, AddAsync, ask, deployment, function_of, hard, node, plain, predictor, rows
 
 from servegraph.runtimes.seldon.deployment import function_from_deployment

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from remote_peer import peer
+from node_peer import peer
 from tree_kit import REQUEST, Add, Route, ask, function_of, node, rows
 
 import servegraph
