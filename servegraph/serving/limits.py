@@ -15,6 +15,7 @@ _NOT_BRACKETS: Final = bytes(b for b in range(256) if b not in b"[]{}")
 _STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 """One level down, one level up, as signed bytes."""
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_CONTAINERS: Final = frozenset({dict, list})
 _MANY: Final = 10_000
 """From how many brackets on a body is looked at without its strings before it is read."""
 
@@ -90,9 +91,9 @@ def _check(value: Any, limits: JsonLimits) -> None:
         count += len(inner)
         if count > limits.elements:
             raise _too_many(limits)
-        level = [v for v in inner if isinstance(v, (dict, list))]
-        if not level:
+        if _CONTAINERS.isdisjoint(map(type, inner)):  # numbers by the thousand are the most of all that is asked
             return
+        level = [v for v in inner if isinstance(v, (dict, list))]
         if depth + 1 >= limits.depth:
             raise _too_deep(limits)
 
