@@ -85,7 +85,8 @@ class AsgiServer:
         config, state = self._server.config, self._server.server_state
         protocol: Any = config.http_protocol_class
         new = partial(protocol, config=config, server_state=state, app_state={})
-        with contextlib.suppress(BlockingIOError):
+        # Until there is none, or the supervisor has ended the listening of all, which does not wait for a busy worker.
+        with contextlib.suppress(OSError):
             while True:
                 connection, _ = sock.accept()
                 connection.setblocking(False)

@@ -59,3 +59,20 @@ def test_port_of_a_server_that_closed_its_connections_can_be_reserved_again_at_o
     again = Listeners({HTTP: Listen("127.0.0.1", port, reserve=True)})
     again.open()
     again.close()
+
+
+def test_server_whose_listening_was_ended_by_another_process_drains_all_the_same() -> None:
+    async def run() -> bytes:
+        server = AsgiServer(hello, LimitSettings())
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            await server.listen(listening)
+            with socket.create_connection(listening.getsockname(), timeout=20) as client:
+                client.sendall(REQUEST)
+                answer = await asyncio.to_thread(client.recv, 1 << 16)
+                listening.shutdown(socket.SHUT_RDWR)  # as a supervisor does, which does not wait for a busy worker
+                server.stop_accepting()
+                assert await server.finish(20)
+                return answer
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.1 200 OK")
