@@ -16,9 +16,11 @@ from benchmarks.http.servers import BARE, SERVEGRAPH, SERVERS
 from benchmarks.inprocess import compare as inprocess_compare
 from benchmarks.seldon import compare as seldon_compare
 from benchmarks.seldon.sides import LAYOUTS, SELDON
+from benchmarks.tracking import compare as tracking_compare
+from benchmarks.tracking.measure import CASES, OFF, name_of
 
 MLRUN = "mlrun"
-PARTS = ("inprocess", "http", "seldon")
+PARTS = ("inprocess", "http", "seldon", "tracking")
 CONNECTIONS = (1, 8, 32, 128)
 SELDON_CONNECTIONS = (1, 8, 32)
 PEER_NAMES = [MLRUN, *(name for name in SERVERS if name not in (BARE, SERVEGRAPH))]
@@ -41,6 +43,13 @@ def _arguments() -> argparse.Namespace:
         help="how many connections are open, one load for each number (default: 1,8,32,128; for seldon 1,8,32)",
     )
     parser.add_argument("--seconds", type=_seconds, default=3.0, metavar="N", help="length of each load (default: 3)")
+    parser.add_argument(
+        "--outage-seconds",
+        type=_seconds,
+        default=60.0,
+        metavar="N",
+        help="length of the loads with a dead stream (default: 60)",
+    )
     parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="times everything is run (default: 3)")
     parser.add_argument(
         "--json",
@@ -90,6 +99,7 @@ def main() -> int:
         "machine": machine.description(),
         "settings": {
             "seconds": arguments.seconds,
+            "outage_seconds": arguments.outage_seconds,
             "rounds": arguments.rounds,
             "connections": connections,
             "seldon_connections": seldon_connections,
@@ -104,11 +114,14 @@ def main() -> int:
     if arguments.only in (None, "seldon"):
         beside = SELDON in arguments.peers
         result["seldon"] = seldon_compare.compare(beside, seldon_connections, arguments.seconds, arguments.rounds)
+    if arguments.only in (None, "tracking"):
+        result["tracking"] = tracking_compare.compare(arguments.seconds, arguments.outage_seconds, arguments.rounds)
     result["took_seconds"] = round(time.monotonic() - start)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\n{report.text(result)}\n\ntook {result['took_seconds']} s; as JSON in {arguments.json}")
-    ours = {SERVEGRAPH, *LAYOUTS}
+    tracked = {name_of(case, stream) for case in CASES for stream in (OFF, *case.streams)}
+    ours = {SERVEGRAPH, *LAYOUTS, *tracked}
     return 1 if any(ours & set(result[part]["not_run"]) for part in PARTS if part in result) else 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.seldon import tables as seldon_tables
 from benchmarks.texts import noisy, number, table
+from benchmarks.tracking import tables as tracking_tables
 
 
 def text(result: dict[str, Any]) -> str:
@@ -17,6 +18,8 @@ def text(result: dict[str, Any]) -> str:
         parts.append(_http(result["http"]))
     if "seldon" in result:
         parts.append(seldon_tables.text(result["seldon"]))
+    if "tracking" in result:
+        parts.append(tracking_tables.text(result["tracking"]))
     return "\n\n".join(parts)
 
 

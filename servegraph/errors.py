@@ -219,6 +219,19 @@ def from_users_line(exc: BaseException) -> BaseException:
     return exc if trace is None else exc.with_traceback(trace)
 
 
+def text_of(exc: BaseException) -> str:
+    """What an exception says; a note in its place when the exception's own class cannot tell."""
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001 - user code; a failure that cannot be shown must still be told
+        return "(its text cannot be read)"
+
+
+def summary(exc: BaseException) -> str:
+    """An exception in one line: ``ValueError: no such row``."""
+    return f"{type(exc).__name__}: {text_of(exc)}"
+
+
 def clipped(name: str) -> str:
     """A name from a request, short enough for a message."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."

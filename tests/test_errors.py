@@ -18,6 +18,7 @@ from servegraph.errors import (
     RequestFailedError,
     ServegraphError,
     closest,
+    summary,
 )
 
 TREE = [e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, ServegraphError)]
@@ -117,3 +118,12 @@ def test_closest_of_many_names_shows_twenty_and_counts_the_rest() -> None:
 @given(st.text(), st.lists(st.text()))
 def test_closest_of_any_names_is_a_line(name: str, valid: list[str]) -> None:
     assert closest(name, valid)
+
+
+def test_summary_of_an_exception_whose_text_cannot_be_read_is_its_type_and_a_note() -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    assert summary(ValueError("no such row")) == "ValueError: no such row"
+    assert summary(Hostile()) == "Hostile: (its text cannot be read)"

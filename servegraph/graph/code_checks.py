@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from servegraph.errors import GraphError, SpecError, closest
+from servegraph.errors import GraphError, SpecError, closest, summary
 from servegraph.graph.paths import compile_input_path, compile_result_path
 from servegraph.graph.problems import PLAIN, UNKNOWN, Problem, Traits, traits_of_target
 from servegraph.graph.resolve import (
@@ -81,7 +81,7 @@ class CodeChecks:
             except Exception as exc:  # noqa: BLE001 - whatever the user's module raises when it is imported
                 self._targets[key] = _NOTHING
                 name = step.handler if step.class_name is None else step.class_name
-                self._failures[key] = f"importing {name!r} failed: {type(exc).__name__}: {exc}"
+                self._failures[key] = f"importing {name!r} failed: {summary(exc)}"
         return self._targets[key]
 
     def _resolved(self, step: Step) -> Any:
@@ -138,7 +138,7 @@ class CodeChecks:
         except GraphError as exc:
             yield "unknown-code", f"argument {key!r}: {exc.message}"
         except Exception as exc:  # noqa: BLE001 - as above
-            yield "unknown-code", f"argument {key!r}: importing {value!r} failed: {type(exc).__name__}: {exc}"
+            yield "unknown-code", f"argument {key!r}: importing {value!r} failed: {summary(exc)}"
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

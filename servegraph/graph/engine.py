@@ -24,7 +24,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NoReturn
 
-from servegraph.errors import DeadlineError, GraphError, ServegraphError, StepError, closest
+from servegraph.errors import DeadlineError, GraphError, ServegraphError, StepError, closest, summary
 from servegraph.graph.calls import Call, Offloader, clock
 from servegraph.graph.context import GraphContext
 from servegraph.graph.copying import isolate
@@ -448,7 +448,7 @@ class Engine:
             if failure.step is None:
                 failure.step = step
         else:
-            failure = StepError(f"step {step!r} failed: {type(exc).__name__}: {exc}", step=step)
+            failure = StepError(f"step {step!r} failed: {summary(exc)}", step=step)
             failure.__cause__ = exc
         if failure.model is None:
             failure.model = event._model

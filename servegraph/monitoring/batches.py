@@ -1,4 +1,4 @@
-"""Collects the snapshots of a model until there are as many as one record shall hold."""
+"""Collects the predictions of a model until there are as many as one record shall hold."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import cache
 
-from servegraph.monitoring.records import Snapshot
+from servegraph.monitoring.records import Row
 
-Emit = Callable[[list[Snapshot]], None]
+Emit = Callable[[list[Row]], None]
 
 
 class Batches:
-    """Snapshots by model, handed on in lists of ``size``; of fewer when they get too old.
+    """Rows by model and labels, handed on in lists of ``size``; of fewer when they get too old.
 
     The lock is held for as long as it takes to append to a list. At the interpreter's exit all are handed on; for
     that, what ``emit`` hands them to must have registered its own exit before.
@@ -37,19 +37,18 @@ class Batches:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._open: dict[Hashable, list[Snapshot]] = {}
+        self._open: dict[tuple[bytes, str | None], list[Row]] = {}
         self._timer: threading.Timer | None = None
 
-    def add(self, kept: Snapshot) -> None:
+    def add(self, row: Row) -> None:
         """Take one in, and hand on the batch that it completes."""
-        if self._pid != os.getpid():  # after a fork the snapshots are the parent's, and its threads are not here
+        if self._pid != os.getpid():  # after a fork the rows are the parent's, and its threads are not here
             self._reset()
-        labels = tuple(sorted((k, str(v)) for k, v in kept.labels.items())) if kept.labels else None
-        kind = (kept.model, kept.version, kept.model_class, kept.endpoint_uid, kept.key, labels)
+        kind = (row.start, row.key)
         start = None
         with self._lock:
             batch = self._open.setdefault(kind, [])
-            batch.append(kept)
+            batch.append(row)
             complete = len(batch) >= self._size
             if complete:
                 del self._open[kind]

@@ -1,9 +1,9 @@
 """Tracking records: what is kept of a prediction, and the documented shape it is written in.
 
-`snapshot` runs on the request path, `record_data` and `batch_data` behind it. A snapshot is the JSON of request and
-response at the moment of the call: whatever the caller, a later step or the model does to these objects afterwards,
-the record is right. Making that JSON at once is also the cheapest way: less work than a deep copy, a fraction of its
-memory, nothing for the garbage collector to walk through, and no second pass when it is written.
+A record is made on the request path, as the JSON that the stream gets: whatever the caller, a later step or the model
+does to request and response afterwards, the record is right. Making that JSON at once is also the cheapest way: less
+work than a deep copy, a fraction of its memory, nothing for the garbage collector to walk through, and nothing left to
+do for the thread that writes, which takes the interpreter's lock from the requests for as long as it runs.
 
 The shapes are in `record_schema.py`, and described in ``docs/reference/tracking.md``.
 """
@@ -13,18 +13,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
-from orjson import Fragment
 
 from servegraph import jsoncodec
+from servegraph.errors import summary
+from servegraph.graph.clock import timestamp
 from servegraph.graph.context import Prediction
-from servegraph.monitoring.budget import Charge
 from servegraph.monitoring.described import described, needs_description
-from servegraph.streams import Record
 
 HEADERS = ("request", "op", "resp", "when", "microsec", "metrics")
 """The columns of a batched record."""
@@ -50,119 +48,69 @@ class Origin:
 
 
 @dataclass(slots=True)
-class Snapshot:
-    """One prediction, kept in a form that nobody can change any more. A source of its record for the tap."""
+class Row:
+    """One prediction as a row of a batched record, in JSON that nobody can change any more."""
 
-    origin: Origin
-    model: str
-    version: str
-    model_class: str
-    endpoint_uid: str
+    start: bytes
+    """The fields that the records of its model and labels begin with."""
     key: str | None
     """Partition key."""
-    labels: Mapping[str, str] | None
-    op: str
-    when_ns: int
-    microsec: int
-    request: bytes
-    """JSON."""
-    response: bytes
-    """JSON; empty for a failed call."""
-    metrics: bytes
-    """JSON; empty when there are none."""
-    rows: int
-    """Samples in the record."""
-    error: str | None = None
-    charge: Charge | None = None
-    """Its share of the memory that waiting records may hold."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that it holds."""
-        return len(self.request) + len(self.response) + len(self.metrics)
-
-    def to_record(self) -> Record:
-        """Its record."""
-        data = record_data(self)
-        return Record(data, self.key) if self.charge is None else ChargedRecord(data, self.key, charge=self.charge)
+    text: bytes
+    """The row."""
+    samples: int
+    """Samples in the row."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChargedRecord(Record):
-    """A record that gives back its share of a budget when it is written or given up."""
+def record_of(prediction: Prediction, origin: Origin) -> bytes | None:
+    """The JSON of the record of one prediction or one error, ``None`` when sampling picks none of its rows.
 
-    charge: Charge | None = None
-    """The share; nobody reads it, it ends with the record."""
-
-
-def snapshot(prediction: Prediction, origin: Origin) -> Snapshot | None:
-    """What is recorded of a prediction, ``None`` when sampling picks none of its rows. Changes nothing it is given.
+    Changes nothing it is given.
 
     Raises:
         Exception: whatever the model's ``logged_results`` raises; a `TypeError` when it returns no pair.
     """
     p = prediction
-    request, response, rows = p.request, p.response, 1
-    percentage = origin.sampling_percentage
+    when = timestamp(p.when_ns).encode()
     if p.error is not None:
-        return _kept(p, origin, _encoded(_request(p), "inputs"), b"", 1, _message(p.error))
-    if p.logged is not None or percentage < 100.0 or type(request) is not dict or type(response) is not dict:
-        picked = _prepared(p, percentage)
-        if picked is None:
-            return None
-        request, response, rows = picked
-    else:  # the usual way, without a copy where none is needed
-        inputs = request.get("inputs")
-        if type(inputs) is list and inputs and type(inputs[0]) is list and "tensors" not in request:
-            if not request.get("id"):
-                request = {**request, "id": p.request_id}
-            rows = len(inputs)
-        else:
-            request = _request(p)
-            rows = _shape_inputs(request)
-    return _kept(p, origin, _encoded(request, "inputs"), _encoded(response, "outputs"), rows, None)
+        return b'%b,"request":%b,"op":%b,"when":"%b","error":%b}' % (
+            _start(p, origin), _encoded(_request(p), "inputs"), _text(p.op), when, jsoncodec.dumps(_message(p.error))
+        )  # fmt: skip
+    picked = _picked_parts(p, origin.sampling_percentage)
+    if picked is None:
+        return None
+    request, response, samples = picked
+    metrics = b',"metrics":' + _encoded(p.metrics) if p.metrics else b""
+    return b'%b,"request":%b,"op":%b,"resp":%b,"when":"%b","microsec":%d%b,"effective_sample_count":%d}' % (
+        _start(p, origin), _encoded(request, "inputs"), _text(p.op), _encoded(response, "outputs"), when, p.microsec,
+        metrics, samples,
+    )  # fmt: skip
 
 
-def record_data(kept: Snapshot) -> Fragment:
-    """The record of one prediction or one error, as JSON that is put together from what is JSON already."""
-    start = _start(kept)
-    op = _text(kept.op)
-    when = timestamp(kept.when_ns).encode()
-    if kept.error is not None:
-        text = b'%b,"request":%b,"op":%b,"when":"%b","error":%b}'
-        return Fragment(text % (start, kept.request, op, when, jsoncodec.dumps(kept.error)))
-    metrics = b',"metrics":' + kept.metrics if kept.metrics else b""
-    text = b'%b,"request":%b,"op":%b,"resp":%b,"when":"%b","microsec":%d%b,"effective_sample_count":%d}'
-    return Fragment(text % (start, kept.request, op, kept.response, when, kept.microsec, metrics, kept.rows))
+def row_of(prediction: Prediction, origin: Origin) -> Row | None:
+    """A prediction as a row of a batched record, otherwise as `record_of`."""
+    p = prediction
+    picked = _picked_parts(p, origin.sampling_percentage)
+    if picked is None:
+        return None
+    request, response, samples = picked
+    text = b'[%b,%b,%b,"%b",%d,%b]' % (
+        _encoded(request, "inputs"), _text(p.op), _encoded(response, "outputs"), timestamp(p.when_ns).encode(),
+        p.microsec, _encoded(p.metrics) if p.metrics else b"null",
+    )  # fmt: skip
+    return Row(_start(p, origin), p.key, text, samples)
 
 
-def batch_data(batch: Sequence[Snapshot]) -> Fragment:
-    """One record that holds several predictions of the same model."""
-    rows = b",".join(
-        b'[%b,%b,%b,"%b",%d,%b]'
-        % (k.request, _text(k.op), k.response, timestamp(k.when_ns).encode(), k.microsec, k.metrics or b"null")
-        for k in batch
-    )
-    text = b'%b,"headers":%b,"values":[%b],"effective_sample_count":%d}'
-    return Fragment(text % (_start(batch[0]), jsoncodec.dumps(HEADERS), rows, sum(k.rows for k in batch)))
+def batch_of(rows: Sequence[Row]) -> bytes:
+    """The JSON of one record that holds several predictions with the same start and key."""
+    return b'%b,"headers":%b,"values":[%b],"effective_sample_count":%d}' % (
+        rows[0].start, jsoncodec.dumps(HEADERS), b",".join(row.text for row in rows), sum(row.samples for row in rows)
+    )  # fmt: skip
 
 
-def timestamp(when_ns: int) -> str:
-    """A time as records hold it: ``YYYY-mm-dd HH:MM:SS.ffffff+00:00``, UTC."""
-    seconds, rest = divmod(when_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{rest // 1000:06d}+00:00"
-
-
-@lru_cache(maxsize=16)
-def _second(seconds: int) -> str:
-    """The text of a second, which many records share."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _start(kept: Snapshot) -> bytes:
+def _start(p: Prediction, origin: Origin) -> bytes:
     """The fields that all shapes begin with."""
-    start = _identity(kept.origin, kept.model, kept.version, kept.model_class, kept.endpoint_uid)
-    return start + b',"labels":' + jsoncodec.dumps(kept.labels) if kept.labels else start
+    start = _identity(origin, p.model, p.version, p.model_class, p.endpoint_uid)
+    return start + b',"labels":' + _encoded(p.labels) if p.labels else start
 
 
 @lru_cache(maxsize=1024)
@@ -185,24 +133,19 @@ def _text(text: str) -> bytes:
     return jsoncodec.dumps(text)
 
 
-def _kept(p: Prediction, origin: Origin, request: bytes, response: bytes, rows: int, error: str | None) -> Snapshot:
-    return Snapshot(
-        origin,
-        p.model,
-        p.version,
-        p.model_class,
-        p.endpoint_uid,
-        p.key,
-        dict(p.labels) if p.labels else None,
-        p.op,
-        p.when_ns,
-        p.microsec,
-        request,
-        response,
-        _encoded(p.metrics) if p.metrics else b"",
-        rows,
-        error,
-    )
+def _picked_parts(p: Prediction, percentage: float) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
+    """Request and response as they are recorded, and how many samples they hold; ``None`` for none at all."""
+    request, response = p.request, p.response
+    if p.logged is not None or percentage < 100.0 or type(request) is not dict or type(response) is not dict:
+        return _prepared(p, percentage)
+    # The usual way, without a copy where none is needed.
+    inputs = request.get("inputs")
+    if type(inputs) is list and inputs and type(inputs[0]) is list and "tensors" not in request:
+        if not request.get("id"):
+            request = {**request, "id": p.request_id}
+        return request, response, len(inputs)
+    request = _request(p)
+    return request, response, _shape_inputs(request)
 
 
 def _prepared(p: Prediction, percentage: float) -> tuple[dict[str, Any], dict[str, Any], int] | None:
@@ -323,5 +266,5 @@ def _encoded(value: Any, rows: str = "") -> bytes:
 
 
 def _message(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
+    text = summary(error)
     return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS] + "…"

@@ -71,13 +71,21 @@ class Tap:
         waiting = writer.waiting
         length = len(waiting)
         if length >= writer.capacity:
-            next(writer.drops)
-            if not writer.wake_at:  # the writer could not be started before
-                writer.wake()
+            self.drop()
             return
         waiting.append(record)
         if length >= writer.wake_at:
             writer.wake()
+
+    def is_full(self) -> bool:
+        """Whether a record that was put now would be dropped."""
+        return len(self._writer.waiting) >= self._writer.capacity
+
+    def drop(self) -> None:
+        """Count a record as dropped; for callers that do not even make it while the queue is full."""
+        next(self._writer.drops)
+        if not self._writer.wake_at:  # the writer could not be started before
+            self._writer.wake()
 
     def stats(self) -> TapStats:
         """The counts now."""

@@ -234,8 +234,11 @@ class Writer:
         with self._settled:
             self._in_hand = min(len(self.waiting), self._limits.batch_size)
             items = [self.waiting.popleft() for _ in range(self._in_hand)]
-        records = []
+        records: list[Record] = []
         for item in items:
+            if isinstance(item, Record):
+                records.append(item)
+                continue
             try:
                 records.append(_built(item))
             except BaseException as exc:  # noqa: BLE001 - user code, which must not end this thread
@@ -338,9 +341,7 @@ def _wait_for(signals: queue.SimpleQueue[None], seconds: float | None) -> bool:
     return True
 
 
-def _built(item: Puttable) -> Record:
-    if isinstance(item, Record):
-        return item
+def _built(item: RecordSource | Callable[[], object]) -> Record:
     to_record = getattr(item, "to_record", None)  # isinstance() of a protocol is many times slower
     made: object = item
     if to_record is not None:

@@ -14,7 +14,7 @@ from servegraph.errors import MissingExtraError, SettingsError, StreamError, clo
 from servegraph.graph.context import GraphContext, Prediction
 from servegraph.monitoring.batches import Batches
 from servegraph.monitoring.budget import Budget, Charge
-from servegraph.monitoring.records import ChargedRecord, Origin, Snapshot, batch_data, snapshot
+from servegraph.monitoring.records import Origin, Row, batch_of, record_of, row_of
 from servegraph.monitoring.tap import Tap, TapStats
 from servegraph.streams import OutputStream, Record, open_stream, redact
 
@@ -22,7 +22,7 @@ MOCK_URI = "dummy://"
 CLOSE_S = 5.0
 BATCH_MAX_AGE_S = 30.0
 CHARGED_FROM = 4096
-"""Snapshots of fewer bytes are bounded well enough by their number."""
+"""Records of fewer bytes are bounded well enough by their number."""
 
 _MLRUN_NAMES = {"log_stream": "stream_path", "log_stream_batch": "batch", "log_stream_sample": "sample"}
 
@@ -137,7 +137,7 @@ def _refuse(name: str, value: object, why: str) -> NoReturn:
 class TrackingRecorder:
     """Writes a record of every prediction to a stream, behind the requests.
 
-    `record` keeps the prediction as JSON and appends it to a bounded queue; the stream may be slow or away.
+    `record` makes the record and appends it to a bounded queue; the stream may be slow or away.
     What is not recorded for that reason is counted in `stats`.
 
     Args:
@@ -186,18 +186,16 @@ class TrackingRecorder:
             failed = prediction.error is not None
             if self._every > 1 and not failed and not self._is_due(prediction):
                 return
-            kept = snapshot(prediction, self._origin)
-            if kept is None:
-                return
-            if self._batches is None or failed:
-                size = kept.size
-                if size >= CHARGED_FROM:
-                    kept.charge = self._budget.charge(size)
-                    if kept.charge is None:
-                        return
-                self._tap.put(kept)
+            if self._batches is not None and not failed:
+                row = row_of(prediction, self._origin)
+                if row is not None:
+                    self._batches.add(row)
+            elif self._tap.is_full():
+                self._tap.drop()
             else:
-                self._batches.add(kept)
+                text = record_of(prediction, self._origin)
+                if text is not None:
+                    self._put(text, prediction.key)
         except Exception as exc:  # noqa: BLE001 - user code in logged_results, or objects that cannot be read
             self._tap.put(_Unrecorded(str(exc), type(exc).__name__))
 
@@ -227,8 +225,16 @@ class TrackingRecorder:
             count = self._counts.setdefault(model, itertools.count(1))
         return next(count) % self._every == 0
 
-    def _put_batch(self, batch: list[Snapshot]) -> None:
-        charge = self._budget.charge(sum(kept.size for kept in batch))
+    def _put(self, text: bytes, key: str | None) -> None:
+        if len(text) < CHARGED_FROM:
+            self._tap.put(Record(text, key, None, True))
+            return
+        charge = self._budget.charge(len(text))
+        if charge is not None:
+            self._tap.put(_Charged(text, key, None, True, charge))
+
+    def _put_batch(self, batch: list[Row]) -> None:
+        charge = self._budget.charge(sum(len(row.text) for row in batch))
         if charge is not None:
             self._tap.put(_Batch(batch, charge))
 
@@ -236,15 +242,23 @@ class TrackingRecorder:
         return f"<TrackingRecorder {redact(self.uri)}>"
 
 
+@dataclass(slots=True, eq=False)
+class _Charged(Record):
+    """A record that gives back its share of a budget when it is written or given up."""
+
+    charge: Charge | None = None
+    """The share; nobody reads it, it ends with the record."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """Several predictions of a model on their way to the stream."""
 
-    batch: list[Snapshot]
+    batch: list[Row]
     charge: Charge
 
     def to_record(self) -> Record:
-        return ChargedRecord(batch_data(self.batch), self.batch[0].key, charge=self.charge)
+        return _Charged(batch_of(self.batch), self.batch[0].key, None, True, self.charge)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from servegraph.errors import RequestFailedError, ServegraphError, SettingsError, StepError
+from servegraph.errors import RequestFailedError, ServegraphError, SettingsError, StepError, summary
 from servegraph.graph.engine import NoResult, Outcome
 from servegraph.graph.events import DROP, Event, Response, Trigger
 from servegraph.graph.resolve import Namespace
@@ -268,7 +268,7 @@ class _Run:
     def _fail(self, request: Request, exc: Exception) -> None:
         result, options = self._result, self._options
         status = exc.status if isinstance(exc, ServegraphError) else 500
-        message = str(exc) if isinstance(exc, ServegraphError) else f"{type(exc).__name__}: {exc}"
+        message = str(exc) if isinstance(exc, ServegraphError) else summary(exc)
         step = exc.step if isinstance(exc, ServegraphError) else None
         result.failed += request.rows
         if options.on_error == "fail":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from servegraph.errors import RequestError, SettingsError, closest
+from servegraph.errors import RequestError, SettingsError, closest, summary
 from servegraph.runtimes.batch_sources import BadRow, Source
 
 Row = Any
@@ -90,7 +90,7 @@ class Shaper:
             try:
                 body = shape(group[0] if self.shape.rows_per_request == 1 else group)
             except Exception as exc:  # noqa: BLE001 - the user's function; the row fails for this
-                error = RequestError(f"the body could not be made: {type(exc).__name__}: {exc}")
+                error = RequestError(f"the body could not be made: {summary(exc)}")
                 error.__cause__ = exc
                 return Request(row, len(group), error=error)
         elif shape == "inputs":

@@ -29,7 +29,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from servegraph.errors import ServegraphError, from_users_line, users_part
+from servegraph.errors import ServegraphError, from_users_line, text_of, users_part
 from servegraph.importing import import_object
 from servegraph.runtimes.asgi_server import AsgiServer
 from servegraph.runtimes.edges import Edges
@@ -224,9 +224,9 @@ def main(argv: list[str]) -> int:
     except ServegraphError as exc:
         channel.send(Failure(_short(exc)))
         # The supervisor gets one line; the place in the user's own code is told here.
-        fault = _user_fault(exc)
-        if fault is not None:
-            logger.error("%s", exc, exc_info=fault)
+        cause = exc.__cause__
+        if cause is not None and users_part(cause.__traceback__) is not None:
+            logger.error("%s", exc, exc_info=from_users_line(cause))
         logger.debug("the application cannot be built", exc_info=exc)
     except Exception as exc:
         channel.send(Failure(_short(exc)))
@@ -238,19 +238,12 @@ async def _serve(start: Start, settings: ServerSettings, application: Applicatio
     return await Worker(start, settings, application, channel).run()
 
 
-def _user_fault(exc: ServegraphError) -> BaseException | None:
-    """What user code raised, with a traceback that begins in user code; ``None`` where the failure is none of it."""
-    cause = exc.__cause__
-    trace = None if cause is None else users_part(cause.__traceback__)
-    return None if cause is None or trace is None else cause.with_traceback(trace)
-
-
 def _short(exc: BaseException) -> str:
     """An error and its causes in one short text: it has to pass through the channel at once."""
     parts: list[str] = []
     current: BaseException | None = exc
     while current is not None and len(parts) < 5:
-        text = str(current)
+        text = text_of(current)
         named = text if isinstance(current, ServegraphError) and text else f"{type(current).__name__}: {text}"
         if parts and text and parts[-1].endswith(f": {text}"):  # the error quotes its cause: that is told once
             parts[-1] = parts[-1].removesuffix(text) + named

@@ -17,6 +17,7 @@ from servegraph.errors import (
     StepError,
     UnprocessableError,
     closest,
+    text_of,
 )
 from servegraph.graph.context import GraphContext, Prediction
 from servegraph.graph.events import Event
@@ -257,7 +258,7 @@ class VotingEnsemble(ModelRouter):
             raise
         except Exception as exc:
             # What an ensemble's own validate raises is meant for the caller.
-            raise RequestError(f"ensemble {self.name!r} refused the request: {exc}") from exc
+            raise RequestError(f"ensemble {self.name!r} refused the request: {text_of(exc)}") from exc
 
     def _asked(self, operation: str) -> list[Route]:
         """The routes that an operation is for; those that surely cannot explain are not asked to."""

@@ -19,6 +19,7 @@ from servegraph.errors import (
     StepError,
     UnavailableError,
     closest,
+    summary,
 )
 from servegraph.graph.context import GraphContext
 from servegraph.graph.copying import isolate
@@ -191,7 +192,7 @@ class Fanout:
             exc.step = exc.step or step
             exc.model = exc.model or route.key
             return exc
-        failure = StepError(f"route {route.key!r} failed: {type(exc).__name__}: {exc}", step=step, model=route.key)
+        failure = StepError(f"route {route.key!r} failed: {summary(exc)}", step=step, model=route.key)
         failure.__cause__ = exc
         return failure
 

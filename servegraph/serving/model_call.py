@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from servegraph.errors import ServegraphError
+from servegraph.graph.clock import timestamp
 from servegraph.graph.events import Event
 from servegraph.serving.loading import LoadState
 from servegraph.serving.protocols import oip
@@ -90,17 +91,3 @@ class ModelCall:
             self.microseconds = elapsed // 1000
             model.context.recorder.record(model.prediction(self, None, exc))
             request_metrics.set(None)
-
-
-_second: tuple[int, str] = (-1, "")
-
-
-def timestamp(when_ns: int) -> str:
-    """A time as MLRun writes it: ``YYYY-mm-dd HH:MM:SS.ffffff+00:00``, UTC."""
-    global _second  # the text of the current second serves many requests
-    seconds, rest = divmod(when_ns, 1_000_000_000)
-    cached, text = _second
-    if cached != seconds:
-        text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
-        _second = (seconds, text)
-    return f"{text}.{rest // 1000:06d}+00:00"

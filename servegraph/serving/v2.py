@@ -16,6 +16,7 @@ from servegraph.errors import (
     ServegraphError,
     UnprocessableError,
     closest,
+    text_of,
 )
 from servegraph.graph.context import GraphContext, Prediction
 from servegraph.graph.events import Event, Response
@@ -365,7 +366,7 @@ class V2ModelServer:
 
     def _refused(self, exc: Exception) -> RequestError:
         """What a model's own validate raises is meant for the caller."""
-        return RequestError(f"model {self.name!r} refused the request: {exc}", model=self.name)
+        return RequestError(f"model {self.name!r} refused the request: {text_of(exc)}", model=self.name)
 
     def _other(self, event: Event, operation: str) -> Event:
         """Operations besides predicting and explaining."""
@@ -457,7 +458,7 @@ class V2ModelServer:
             when_ns=call.when_ns,
             microsec=call.microseconds,
             error=error,
-            metrics={**self.metrics, **(call.metrics or {})} or None,
+            metrics={**self.metrics, **call.metrics} if call.metrics else self.metrics or None,
             labels=self.labels or None,
             key=None if self.shard_by_endpoint is False else self.model_endpoint_uid or None,
             request_id=call.event_id or call.event.id,

@@ -76,20 +76,16 @@ class FileStream(OutputStream):
         size = state.st_size
         regular = stat.S_ISREG(state.st_mode)
         limit = self._max_bytes if regular else None
-        if limit is not None and size > 0 and size + len(lines[0][1]) > limit:
+        if limit is not None and size > 0 and size + len(lines[0][1]) + 1 > limit:
             self._rotate()
             return 0
         torn = regular and size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
-        chunk = [b"\n"] if torn else []  # what a crash left unfinished must not swallow the next line
-        room = None if limit is None else limit - size
-        taken = 0
-        for _, line in lines:
-            if taken and room is not None and len(line) > room:
-                break
-            chunk.append(line)
-            room = None if room is None else room - len(line)
-            taken += 1
-        self._write_all(b"".join(chunk), size if regular else None)
+        taken = len(lines) if limit is None else _fitting(lines, limit - size)
+        chunk = [line for _, line in lines[:taken]]
+        if torn:
+            chunk.insert(0, b"")  # what a crash left unfinished must not swallow the next line
+        chunk.append(b"")
+        self._write_all(b"\n".join(chunk), size if regular else None)
         return taken
 
     def _write_all(self, data: bytes, size: int | None) -> None:
@@ -194,13 +190,24 @@ def _path_of(uri: str) -> Path:
 
 
 def _lines(batch: Sequence[Encoded]) -> tuple[list[Encoded], list[Record]]:
-    """The records as lines, and those whose bytes hold a line break inside."""
+    """The records as lines, without their ends, and those whose bytes hold a line break inside."""
     lines: list[Encoded] = []
     refused: list[Record] = []
-    for record, payload in batch:
-        line = payload if payload.endswith(b"\n") else payload + b"\n"
-        if b"\n" in line[:-1]:
-            refused.append(record)
+    for item in batch:
+        record, payload = item
+        if b"\n" not in payload:
+            lines.append(item)
+        elif payload.index(b"\n") == len(payload) - 1:
+            lines.append((record, payload[:-1]))
         else:
-            lines.append((record, line))
+            refused.append(record)
     return lines, refused
+
+
+def _fitting(lines: Sequence[Encoded], room: int) -> int:
+    """How many of the lines go into so many bytes; the first one always does."""
+    for taken, (_, line) in enumerate(lines):
+        room -= len(line) + 1
+        if room < 0 and taken:
+            return taken
+    return len(lines)

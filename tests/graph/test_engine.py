@@ -290,6 +290,21 @@ def test_cancelled_error_of_a_steps_own_is_its_failure() -> None:
         running.loop(1)
 
 
+@pytest.mark.parametrize("driver", ["plain", "loop"])
+def test_error_that_cannot_be_shown_is_the_steps_failure(driver: str) -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    def step(body: Any) -> Any:
+        raise Hostile
+
+    graph = flow("sync" if driver == "plain" else "async")
+    graph.to(step, "a").respond()
+    with Running(graph) as running, pytest.raises(StepError, match=r"'a' failed: Hostile: \(its text cannot be read\)"):
+        running.plain(1) if driver == "plain" else running.loop(1)
+
+
 def test_requests_that_end_leave_no_task_behind() -> None:
     graph = flow()
     graph.to(same, "start")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from servegraph import jsoncodec
 from servegraph.graph.context import Prediction
 from servegraph.monitoring.record_schema import BATCH, ERROR, PREDICTION, RECORD_SCHEMA
-from servegraph.monitoring.records import Origin, batch_data, record_data, snapshot, timestamp
+from servegraph.monitoring.records import Origin, batch_of, record_of, row_of
 
 ORIGIN = Origin(0, "node-1", "shop/srv", 100.0)
 WHEN_NS = 1_795_222_189_567_059_123
@@ -41,9 +41,9 @@ def prediction(request: Any = None, response: Any = None, **changes: Any) -> Pre
 
 
 def recorded(of: Prediction, percentage: float = 100.0, *, schema: Mapping[str, Any] = PREDICTION) -> dict[str, Any]:
-    kept = snapshot(of, Origin(0, "node-1", "shop/srv", percentage))
-    assert kept is not None
-    data: dict[str, Any] = jsoncodec.loads(jsoncodec.dumps(record_data(kept)))
+    text = record_of(of, Origin(0, "node-1", "shop/srv", percentage))
+    assert text is not None
+    data: dict[str, Any] = jsoncodec.loads(text)
     jsonschema.validate(data, schema)
     jsonschema.validate(data, RECORD_SCHEMA)
     return data
@@ -139,20 +139,6 @@ def test_record_of_a_response_that_is_no_object_has_it_as_outputs() -> None:
     assert recorded(prediction(response=[1, 2]))["resp"] == {"outputs": [1, 2]}
 
 
-def test_snapshot_is_not_affected_by_later_changes() -> None:
-    given = prediction(labels={"a": "x"}, metrics={"n": [1]})
-    kept = snapshot(given, ORIGIN)
-    given.request["inputs"][0][0] = -1
-    given.response["outputs"].clear()
-    given.labels["a"] = "y"  # type: ignore[index]
-    given.metrics["n"].append(2)  # type: ignore[index]
-    assert kept is not None
-    data = jsoncodec.loads(jsoncodec.dumps(record_data(kept)))
-    assert data["request"]["inputs"] == [[5, 6], [7, 8]]
-    assert data["resp"]["outputs"] == [10, 14]
-    assert (data["labels"], data["metrics"]) == ({"a": "x"}, {"n": [1]})
-
-
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
@@ -162,14 +148,13 @@ _json = st.recursive(
 
 @settings(max_examples=50)
 @given(_json, _json, st.floats(0.1, 100.0), st.booleans())
-def test_snapshot_of_anything_changes_nothing_and_fits_the_schema(
+def test_record_of_anything_changes_nothing_and_fits_the_schema(
     request: Any, response: Any, percentage: float, failed: bool
 ) -> None:
     before = jsoncodec.dumps([request, response])
     given_ = prediction(request, response, error=ValueError("x") if failed else None)
-    if snapshot(given_, Origin(0, "h", "p/f", percentage)) is not None:
-        data = record_data(snapshot(given_, ORIGIN) or pytest.fail("not sampled"))
-        data = jsoncodec.loads(jsoncodec.dumps(data))
+    if record_of(given_, Origin(0, "h", "p/f", percentage)) is not None:
+        data = jsoncodec.loads(record_of(given_, ORIGIN) or pytest.fail("not sampled"))
         if not isinstance(data["request"]["id"], (dict, list, bool)):
             jsonschema.validate(data, RECORD_SCHEMA)
     assert jsoncodec.dumps([request, response]) == before
@@ -197,15 +182,18 @@ def test_sampled_arrays_and_named_outputs_are_picked_alike() -> None:
 
 
 def test_sampled_prediction_without_a_picked_row_has_no_record() -> None:
-    kept = [snapshot(prediction({"inputs": [[1]]}), Origin(0, "h", "p/f", 25.0)) for _ in range(2000)]
-    assert 400 < sum(k is not None for k in kept) < 600
+    origin = Origin(0, "h", "p/f", 25.0)
+    for make in (record_of, row_of):
+        made = [make(prediction({"inputs": [[1]]}), origin) for _ in range(2000)]
+        assert 400 < sum(one is not None for one in made) < 600
 
 
 def test_batch_has_headers_and_one_row_for_each_prediction() -> None:
-    kept = [snapshot(prediction({"inputs": [[n]] * n}, metrics={"n": n} if n else None), ORIGIN) for n in range(3)]
-    data = jsoncodec.loads(jsoncodec.dumps(batch_data([k for k in kept if k])))
+    of = [prediction({"inputs": [[n]] * n}, metrics={"n": n} if n else None, labels={"l": "x"}) for n in range(3)]
+    data = jsoncodec.loads(batch_of([row_of(one, ORIGIN) or pytest.fail("not sampled") for one in of]))
     jsonschema.validate(data, BATCH)
     jsonschema.validate(data, RECORD_SCHEMA)
+    assert data["labels"] == {"l": "x"}
     assert data["headers"] == ["request", "op", "resp", "when", "microsec", "metrics"]
     assert [row[5] for row in data["values"]] == [None, {"n": 1}, {"n": 2}]
     assert [len(row[0]["inputs"]) for row in data["values"]] == [0, 1, 2]
@@ -274,16 +262,4 @@ def test_logged_results_that_return_no_pair_are_refused() -> None:
 
     for wrong in (later, lambda request, response, op: [1, 2]):
         with pytest.raises(TypeError, match=r"M\.logged_results must return a pair \(inputs, outputs\), not"):
-            snapshot(prediction(logged=wrong), ORIGIN)
-
-
-@given(st.integers(0, 4_000_000_000), st.integers(0, 999_999_999))
-def test_timestamp_of_any_time_keeps_its_microseconds(seconds: int, nanoseconds: int) -> None:
-    from datetime import datetime
-
-    text = timestamp(seconds * 1_000_000_000 + nanoseconds)
-    moment = datetime.fromisoformat(text)
-    assert int(moment.replace(microsecond=0).timestamp()) == seconds
-    assert moment.microsecond == nanoseconds // 1000
-    assert text.endswith("+00:00")
-    assert len(text) == 32
+            record_of(prediction(logged=wrong), ORIGIN)

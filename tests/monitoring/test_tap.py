@@ -96,8 +96,11 @@ def test_put_when_the_queue_is_full_drops_and_counts() -> None:
     for number in range(5):
         tap.put(Record(number))
     assert gate.entered.wait(WAIT_S)  # five are in hand, the queue is empty
-    for number in range(5, 40):
+    assert not tap.is_full()
+    for number in range(5, 39):
         tap.put(Record(number))
+    assert tap.is_full()
+    tap.drop()
     stats = tap.stats()
     assert (stats.accepted, stats.dropped, stats.queued) == (25, 15, 25)
     assert not tap.flush(0.01)

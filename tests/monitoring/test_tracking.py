@@ -253,6 +253,38 @@ def test_recorder_whose_queue_is_full_drops_and_counts(make: Make) -> None:
     assert recorder.stats.delivered == stats.accepted
 
 
+def test_recorder_whose_queue_is_full_makes_no_record(make: Make) -> None:
+    made: list[str] = []
+
+    def logged(request: Any, response: Any, op: str) -> Any:
+        made.append(op)
+        return None, None
+
+    recorder = make("stuck://", max_queue=1)
+    for number in range(100):
+        recorder.record(prediction(number, logged=logged))
+    assert len(made) == recorder.stats.accepted <= 2
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_recorder_keeps_what_was_and_not_what_becomes_of_it(make: Make, batch: int) -> None:
+    recorder = make(batch=batch, flush_interval_s=30.0)
+    given = prediction(request={"inputs": [[5]]}, response={"outputs": [6]}, labels={"a": "x"}, metrics={"n": [1]})
+    recorder.record(given)
+    given.request["inputs"][0][0] = -1
+    given.response["outputs"].clear()
+    given.labels["a"] = "y"  # type: ignore[index]
+    given.metrics["n"].append(2)  # type: ignore[index]
+    data = events(recorder)[0]
+    request, response, metrics = (
+        (data["request"], data["resp"], data["metrics"])
+        if batch == 1
+        else (data["values"][0][0], data["values"][0][2], data["values"][0][5])
+    )
+    assert (request["inputs"], response["outputs"], metrics) == ([[5]], [6], {"n": [1]})
+    assert data["labels"] == {"a": "x"}
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_recorder_bounds_the_bytes_of_waiting_records(make: Make, batch: int) -> None:
     recorder = make("stuck://", max_queue_bytes=1_000_000, batch=batch)
@@ -297,15 +329,26 @@ def test_recorder_counts_and_logs_what_logged_results_breaks(make: Make, caplog:
 
 
 def test_recorder_survives_objects_that_cannot_be_read(make: Make) -> None:
+    class Hostile:
+        @property
+        def shape(self) -> Any:
+            raise RuntimeError("no shape")
+
+    recorder = make()
+    recorder.record(prediction(request={"inputs": Hostile()}))
+    recorder.record(prediction(1))
+    assert len(events(recorder)) == 1
+    assert recorder.stats.failed == 1
+
+
+def test_recorder_records_an_error_that_cannot_be_shown(make: Make) -> None:
     class Hostile(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
     recorder = make()
     recorder.record(prediction(error=Hostile()))
-    recorder.record(prediction(1))
-    assert len(events(recorder)) == 1
-    assert recorder.stats.failed == 1
+    assert events(recorder)[0]["error"] == "Hostile: (its text cannot be read)"
 
 
 def test_recorder_after_close_drops_and_counts(make: Make) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from servegraph import jsoncodec
 from servegraph.errors import StreamError
-from servegraph.streams import MemoryStream, OutputStream, PushError, Record, redact
+from servegraph.streams import MemoryStream, OutputStream, PushError, Record, open_stream, redact
 from servegraph.streams.base import Encoded
 
 
@@ -32,6 +32,17 @@ def test_record_payload_is_json_or_the_bytes_themselves() -> None:
     assert Record("text").payload() == b'"text"'
     for data in (b"\xff\x00raw", bytearray(b"\xff\x00raw"), memoryview(b"\xff\x00raw")):
         assert Record(data).payload() == b"\xff\x00raw"
+        assert Record(data).is_bytes
+
+
+def test_record_of_json_text_is_sent_as_it_is_and_counts_as_json() -> None:
+    record = Record(b'{"a": 1}', is_json=True)
+    assert record.payload() == b'{"a": 1}'
+    assert not record.is_bytes
+    with open_stream("dummy://") as stream:
+        stream.push([record])
+        assert isinstance(stream, MemoryStream)
+        assert stream.event_list == [{"a": 1}]
 
 
 json_values = st.recursive(

@@ -77,6 +77,15 @@ def test_rotation_without_backups_keeps_one_file(tmp_path: Path) -> None:
     assert read(tmp_path / "x.jsonl") == [14]
 
 
+def test_file_takes_a_line_that_just_fits(tmp_path: Path) -> None:
+    with open_stream(f"file://{tmp_path}/x.jsonl", max_bytes=6) as stream:
+        stream.push([Record(10), Record(11)])
+        assert [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
+        stream.push([Record(1)])
+    assert read(tmp_path / "x.jsonl.1") == [10, 11]
+    assert read(tmp_path / "x.jsonl") == [1]
+
+
 def test_max_bytes_none_never_rotates(tmp_path: Path) -> None:
     with open_stream(f"file://{tmp_path}/x.jsonl", max_bytes=None) as stream:
         stream.push([Record("a" * 1000) for _ in range(100)])

@@ -89,7 +89,13 @@ def test_push_with_batch_off_posts_one_by_one(server: Server) -> None:
 def test_push_keeps_bytes_and_headers_apart(server: Server) -> None:
     with open_stream(f"http://{server.where}/") as stream:
         stream.push(
-            [Record(1), Record(2), Record(b"\xff\x00"), Record(3, headers={"A": "b"}), Record(4, headers={"A": "b"})]
+            [
+                Record(1),
+                Record(b"2", is_json=True),
+                Record(b"\xff\x00"),
+                Record(3, headers={"A": "b"}),
+                Record(4, headers={"A": "b"}),
+            ]
         )
     assert [body for _, _, body in server.posts] == [b"[1,2]", b"\xff\x00", b"[3,4]"]
     assert [h["content-type"] for _, h, _ in server.posts] == [

@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import Any, Final
 
-from servegraph.errors import SettingsError, users_part
+from servegraph.errors import SettingsError, summary, users_part
 from servegraph.serving.seldon.state_kinds import kept_state
 from servegraph.serving.seldon.state_store import StateStore, StateStoreError, open_store
 
@@ -162,9 +162,9 @@ def _told(exc: Exception) -> str:
     """An exception in one line, with the last place in the component's own code."""
     trace = users_part(exc.__traceback__)
     if trace is None:
-        return f"{type(exc).__name__}: {exc}"
+        return summary(exc)
     frame = next(f for f in reversed(traceback.extract_tb(trace)) if f.filename == trace.tb_frame.f_code.co_filename)
-    return f"{type(exc).__name__}: {exc} ({frame.filename}, line {frame.lineno})"
+    return f"{summary(exc)} ({frame.filename}, line {frame.lineno})"
 
 
 def positive_seconds(value: Any, name: str) -> float:

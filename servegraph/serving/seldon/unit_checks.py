@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from servegraph.errors import GraphError, SettingsError
+from servegraph.errors import GraphError, SettingsError, summary
 from servegraph.serving.seldon.bandits import Bandit
 from servegraph.serving.seldon.environment import NodeEnvironment
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
@@ -43,7 +43,7 @@ def unit_problems(arguments: Mapping[str, Any], folder: str | None = None) -> It
     except GraphError as exc:
         yield "unknown-code", exc.message
     except Exception as exc:  # noqa: BLE001 - whatever the component's module raises when it is imported
-        yield "unknown-code", f"importing {component!r} failed: {type(exc).__name__}: {exc}"
+        yield "unknown-code", f"importing {component!r} failed: {summary(exc)}"
     else:
         yield from _call_problems(factory, parameters)
     finally:
