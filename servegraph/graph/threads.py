@@ -7,9 +7,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
-_Work = queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
+
+class Job(Protocol):
+    """Something to do on a thread."""
+
+    def run(self) -> None:
+        """Do it; raises nothing."""
+
+    def cancel(self) -> object:
+        """It will not be done."""
 
 
 class ThreadPool:
@@ -28,10 +36,8 @@ class ThreadPool:
         self._name = name
         self._started = 0
         self._closed = False
-        self._lock = threading.Lock()
-        self._idle = threading.Semaphore(0)
-        self._work: _Work = queue.SimpleQueue()
-        self._end = weakref.finalize(self, self._work.put, None)  # the threads of a pool that nobody has any more
+        self._waiting = _Waiting()
+        self._end = weakref.finalize(self, self._waiting.jobs.put, None)  # the threads of a pool that nobody has
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run a function on a thread.
@@ -39,49 +45,91 @@ class ThreadPool:
         Raises:
             RuntimeError: the pool is closed.
         """
-        future: Future[Any] = Future()
-        with self._lock:
+        call = _FutureCall(function, args)
+        self.put(call)
+        return call.future
+
+    def put(self, job: Job) -> None:
+        """Run a job on a thread; one that nobody waits for costs less without a future.
+
+        Raises:
+            RuntimeError: the pool is closed.
+        """
+        waiting = self._waiting
+        with waiting.lock:
             if self._closed:
                 raise RuntimeError("the server is closed: its threads take no more calls")
-            self._work.put((future, function, args))
-            if not self._idle.acquire(blocking=False) and self._started < self._most:
+            waiting.jobs.put(job)
+            if waiting.idle:
+                waiting.idle -= 1
+            elif self._started < self._most:
                 name = f"{self._name}_{self._started}"
                 self._started += 1
-                threading.Thread(target=_serve, args=(self._work, self._idle), name=name, daemon=True).start()
-        return future
+                threading.Thread(target=_serve, args=(waiting,), name=name, daemon=True).start()
 
     def close(self) -> None:
         """Take no more calls, and cancel those that have not begun; those that run are not waited for."""
-        with self._lock:
+        with self._waiting.lock:
             self._closed = True
         while True:
             try:
-                item = self._work.get_nowait()
+                job = self._waiting.jobs.get_nowait()
             except queue.Empty:
                 break
-            if item is not None:
-                item[0].cancel()
+            if job is not None:
+                job.cancel()
         self._end()
 
 
-def _serve(work: _Work, idle: threading.Semaphore) -> None:
-    """The life of one thread; it knows the queue and not the pool."""
+class _Waiting:
+    """What a pool's threads know of it: the jobs, and how many threads wait for one."""
+
+    __slots__ = ("idle", "jobs", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.idle = 0
+        """Threads that wait, less the jobs that were put for them."""
+
+
+class _FutureCall:
+    """A call whose result somebody may wait for."""
+
+    __slots__ = ("args", "function", "future")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.future: Future[Any] = Future()
+        self.function = function
+        self.args = args
+
+    def run(self) -> None:
+        future = self.future
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.function(*self.args)
+        except BaseException as exc:  # noqa: BLE001 - handed to who waits for the call
+            future.set_exception(exc)
+        else:
+            future.set_result(result)
+
+    def cancel(self) -> bool:
+        return self.future.cancel()
+
+
+def _serve(waiting: _Waiting) -> None:
+    """The life of one thread; it does not know the pool."""
+    jobs = waiting.jobs
     while True:
         try:
-            item = work.get_nowait()
+            job = jobs.get_nowait()
         except queue.Empty:
-            idle.release()
-            item = work.get()
-        if item is None:
-            work.put(None)  # for the next thread
+            with waiting.lock:
+                waiting.idle += 1
+            job = jobs.get()
+        if job is None:
+            jobs.put(None)  # for the next thread
             return
-        future, function, args = item
-        if future.set_running_or_notify_cancel():
-            try:
-                result = function(*args)
-            except BaseException as exc:  # noqa: BLE001 - handed to who waits for the call
-                future.set_exception(exc)
-            else:
-                future.set_result(result)
-                del result
-        del item, future, function, args  # nothing is kept until the next call comes
+        job.run()
+        del job  # nothing is kept until the next one comes

@@ -64,23 +64,25 @@ class GrpcContext:
     ) -> None:
         self.method = method
         """Full name of the method: ``/package.Service/Method``."""
-        sent = servicer.invocation_metadata() or ()
-        self.metadata: dict[str, str | bytes] = {key.lower(): value for key, value in sent}
+        self.metadata: dict[str, str | bytes] = dict(servicer.invocation_metadata() or ())
         """What the caller sent along, by lower-case key; ``-bin`` keys have bytes. The last of repeated ones wins."""
-        self.request_id: str = next((i for i in map(self._asked_id, _ID_KEYS) if i), None) or new_id()
+        self.request_id: str = self._asked_id() or new_id()
         """The ``x-request-id`` of the caller, or a new one; the answer has it as ``request-id``."""
-        remaining = servicer.time_remaining()
-        times = [t for t in (remaining, most_s) if t is not None and t < _FOREVER_S]
-        self.deadline: float | None = time.monotonic() + min(times) if times else None
+        left = servicer.time_remaining()
+        if left is None or left >= _FOREVER_S or (most_s is not None and most_s < left):
+            left = most_s
+        self.deadline: float | None = None if left is None else time.monotonic() + left
         """When the call's time is up, by `time.monotonic`; ``None`` for never."""
         self._servicer = servicer
         self._loop = loop
         self._trailing: dict[str, str | bytes] = {REQUEST_ID: self.request_id}
 
-    def _asked_id(self, key: str) -> str | None:
-        value = self.metadata.get(key)
-        good = isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isascii() and value.isprintable()
-        return str(value) if good else None
+    def _asked_id(self) -> str | None:
+        for key in _ID_KEYS:
+            value = self.metadata.get(key)
+            if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isascii() and value.isprintable():
+                return value
+        return None
 
     @property
     def peer(self) -> str:

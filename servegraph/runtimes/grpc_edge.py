@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -139,7 +140,10 @@ class GrpcEdge:
         self._own = {**self._health.handlers(), **self._reflection.handlers()}
         self._methods = {name: handler(self._behaviour(name, method)) for name, method in methods.items()}
         self._threads = _CallThreads(self._options.threads + _SPARE_THREADS)
-        self._slots = threading.Semaphore(self._options.threads)
+        # A queue of permits, since it waits and wakes in C, and a semaphore in Python.
+        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(self._options.threads):
+            self._slots.put(None)
         self._reading: dict[ServicerContext, float] = {}
         self._running: dict[GrpcContext, None] = {}
         self._leftovers = Leftovers()
@@ -284,7 +288,8 @@ class GrpcEdge:
                 forget_frames(exc)
             self._leftovers.sweep(self._open)
             self._tell(context, "OK" if failure is None else failure.code, time.perf_counter() - start)
-            self._answers_may_leave.wait(_CUT_OFF_S)
+            if not self._answers_may_leave.is_set():
+                self._answers_may_leave.wait(_CUT_OFF_S)
             if failure is not None:
                 servicer.set_trailing_metadata((*context.trailing(), *failure.trailing()))
                 servicer.abort(self._grpc.StatusCode[failure.code], failure.details)
@@ -294,15 +299,17 @@ class GrpcEdge:
         return answer
 
     def _call(self, method: GrpcMethod, request: bytes, context: GrpcContext) -> bytes:
-        if not self._slots.acquire(timeout=context.time_remaining()):
-            raise DeadlineError(f"{context.method} had to wait for other calls until its time was up")
+        try:
+            self._slots.get(timeout=context.time_remaining())
+        except queue.Empty:
+            raise DeadlineError(f"{context.method} had to wait for other calls until its time was up") from None
         self._running[context] = None
         try:
             context.check()
             reply = method(request, context)
         finally:
             del self._running[context]
-            self._slots.release()
+            self._slots.put(None)
         if not isinstance(reply, bytes):
             raise TypeError(f"the method {context.method} gave {type(reply).__name__} instead of bytes")
         return reply
@@ -347,21 +354,64 @@ class _CallThreads:
         self.admitted = 0
         """Calls that run or wait."""
 
-    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+    def submit(self, function: Callable[..., Any], *args: Any) -> _Call:
         """Run a call on a thread."""
-        future = self._pool.submit(function, *args)
+        call = _Call(function, args, self._has_left)
         with self._lock:
             self.admitted += 1
-        future.add_done_callback(self._has_left)
-        return future
+        try:
+            self._pool.put(call)
+        except RuntimeError:
+            self._has_left(call)
+            raise
+        return call
 
-    def _has_left(self, future: Future[Any]) -> None:
+    def _has_left(self, call: _Call) -> None:
         with self._lock:
             self.admitted -= 1
 
     def close(self) -> None:
         """Take no more calls; those that run are not waited for."""
         self._pool.close()
+
+
+class _Call:
+    """A call of grpcio's on its way through the threads, with what grpcio uses of a future."""
+
+    __slots__ = ("_args", "_callbacks", "_function", "_is_over")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], callback: Callable[[_Call], None]) -> None:
+        self._function = function
+        self._args = args
+        self._callbacks: deque[Callable[[_Call], object]] = deque((callback,))
+        self._is_over = False
+
+    def run(self) -> None:
+        try:
+            self._function(*self._args)
+        except BaseException:
+            logger.exception("a gRPC call has failed outside of its method")
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        self._is_over = True
+        self._call_back()
+
+    def add_done_callback(self, callback: Callable[[_Call], object]) -> None:
+        """Call something once the call has left its thread."""
+        self._callbacks.append(callback)
+        if self._is_over:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        # Each is taken by one thread only, also where two are here at the same time.
+        while True:
+            try:
+                callback = self._callbacks.popleft()
+            except IndexError:
+                return
+            callback(self)
 
 
 def _log(context: GrpcContext, exc: BaseException) -> None:

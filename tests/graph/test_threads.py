@@ -35,7 +35,7 @@ def test_pool_gives_results_and_exceptions_in_order() -> None:
 def test_pool_starts_threads_as_needed_and_no_more_than_it_may() -> None:
     pool = ThreadPool(3, "t-many")
     pool.submit(int).result(10)
-    while pool._idle._value == 0:  # the thread says that it is idle a moment after the result
+    while pool._waiting.idle == 0:  # the thread says that it is idle a moment after the result
         pass
     pool.submit(int).result(10)
     assert len(named("t-many")) == 1

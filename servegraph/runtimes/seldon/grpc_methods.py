@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -54,6 +54,7 @@ def grpc_edge(application: LocalApplication, settings: ServerSettings, options: 
 
 def graph_method(application: LocalApplication, path: str) -> GrpcMethod:
     """A method that an application's graph answers, as an event of this path with the protobuf bytes as its body."""
+    encoded = encoder()
     engine = application.plane.engine
     plain = application.plane.plan.plain
 
@@ -80,23 +81,26 @@ def graph_method(application: LocalApplication, path: str) -> GrpcMethod:
     return call
 
 
-def encoded(answer: Any) -> bytes:
-    """The bytes of an answer.
+def encoder() -> Callable[[Any], bytes]:
+    """A function that gives the bytes of an answer.
 
-    Raises:
-        SeldonMicroserviceException: it is none that the protocol has.
+    It raises a `SeldonMicroserviceException` where the answer is none that the protocol has.
     """
+    # Once for each method and not for each answer: protobuf is there where gRPC is served, and only there.
     from google.protobuf.message import Message as ProtobufMessage
 
-    from servegraph.serving.seldon import wire
+    from servegraph.serving.seldon.wire import message_to_wire
 
-    if isinstance(answer, Message):
-        return wire.message_to_wire(answer)
-    value = answer.value if isinstance(answer, RawAnswer) else answer
-    if not isinstance(value, ProtobufMessage):
-        raise SeldonMicroserviceException(f"the answer has to be a SeldonMessage, not {type(value).__name__}", 500)
-    data: bytes = value.SerializeToString()
-    return data
+    def encoded(answer: Any) -> bytes:
+        if isinstance(answer, Message):
+            return message_to_wire(answer)
+        value = answer.value if isinstance(answer, RawAnswer) else answer
+        if not isinstance(value, ProtobufMessage):
+            raise SeldonMicroserviceException(f"the answer has to be a SeldonMessage, not {type(value).__name__}", 500)
+        data: bytes = value.SerializeToString()
+        return data
+
+    return encoded
 
 
 def _metadata_method(application: LocalApplication) -> GrpcMethod:

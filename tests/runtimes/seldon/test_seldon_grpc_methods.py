@@ -14,7 +14,7 @@ from served_grpc import asked, outcome
 
 from servegraph.runtimes.local import LocalApplication
 from servegraph.runtimes.seldon.defaults import DEFAULTS
-from servegraph.runtimes.seldon.grpc_methods import METADATA_METHODS, METHODS, encoded
+from servegraph.runtimes.seldon.grpc_methods import METADATA_METHODS, METHODS, encoder
 from servegraph.runtimes.seldon.microservice import build_microservice
 from servegraph.runtimes.seldon.options import MicroserviceOptions
 from servegraph.serving.seldon.answers import RawAnswer
@@ -58,7 +58,7 @@ def test_table_has_every_method_of_the_services_but_that_of_whole_graphs() -> No
 
 
 def test_answer_of_each_form_becomes_bytes() -> None:
-    message = pb.SeldonMessage(strData="x")
+    message, encoded = pb.SeldonMessage(strData="x"), encoder()
     assert pb.SeldonMessage.FromString(encoded(Message("strData", "x"))).strData == "x"
     assert encoded(message) == encoded(RawAnswer(message)) == message.SerializeToString()
 
@@ -67,7 +67,7 @@ def test_answer_of_each_form_becomes_bytes() -> None:
 def test_answer_that_is_no_message_is_told_with_its_type(answer: Any) -> None:
     kind = type(answer.value if isinstance(answer, RawAnswer) else answer).__name__
     with pytest.raises(SeldonMicroserviceException, match=f"not {kind}") as caught:
-        encoded(answer)
+        encoder()(answer)
     assert caught.value.status_code == 500
 
 
