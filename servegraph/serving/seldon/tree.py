@@ -1,7 +1,7 @@
 """The way of a request through a Seldon tree, written once for both drivers.
 
 For a node: its own transformation on the way down; then its choice of children (all, none, or one); the children,
-all at the same time where one of them may have to wait; the aggregation of what they answer; and its transformation
+at the same time where several of them may have to wait; the aggregation of what they answer; and its transformation
 on the way up. Where no node waits, nothing here does: a plain call drives it to its end.
 
 Messages are Python values all the way. What nodes say in their meta is gathered by the `Trip`.
@@ -24,6 +24,8 @@ ALL: Final = -1
 """A router's choice of all its children."""
 STOP: Final = -2
 """A router's choice of none: its message is the answer of its subtree."""
+_WORTH_TASKS: Final = 2
+"""From so many children that may have to wait on they are run at the same time."""
 _CANCELLED: Final = 499
 """The status of a call that nobody waits for any more: its sibling has failed, or the caller is gone."""
 
@@ -40,6 +42,9 @@ class Branch(Protocol):
 
     def at_once(self) -> bool:
         """Whether running it waits for nothing."""
+
+    def learns_at_once(self) -> bool:
+        """Whether telling it a feedback waits for nothing."""
 
     async def run(self, message: Message, trip: Trip) -> Message:
         """Its answer to a message."""
@@ -101,7 +106,7 @@ class Node:
     """
 
     __slots__ = (
-        "_aggregate", "_calls", "_down", "_feedback", "_route", "_up", "children", "image", "logged", "mutates", "name",
+        "_aggregate", "_asked", "_down", "_feedback", "_route", "_up", "children", "image", "logged", "mutates", "name",
         "url",
     )  # fmt: skip
 
@@ -121,18 +126,23 @@ class Node:
         self._route = calls.get("route") if children else None
         self._aggregate = calls.get("aggregate") if children else None
         self._feedback = calls.get("send_feedback")
-        own = (self._down, self._route, self._aggregate, self._up, self._feedback)
-        self._calls = tuple(c.call for c in own if c is not None)
+        asked = (self._down, self._route, self._aggregate, self._up)
+        self._asked = tuple(c.call for c in asked if c is not None)
 
     def at_once(self) -> bool:
-        """Whether each call in it, and below it, is of trusted code that runs on the spot."""
-        for call in self._calls:
+        """Whether each call of a request in it, and below it, is of trusted code that runs on the spot."""
+        for call in self._asked:
             if not call.at_once():
                 return False
         for child in self.children:  # noqa: SIM110 - a generator would cost more than the loop
             if not child.at_once():
                 return False
         return True
+
+    def learns_at_once(self) -> bool:
+        """Whether each call of a feedback in it, and below it, is of trusted code that runs on the spot."""
+        own = self._feedback is None or self._feedback.call.at_once()
+        return own and all(child.learns_at_once() for child in self.children)
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -195,7 +205,8 @@ class Node:
         branches = [trip.branch() for _ in children]
         messages = for_each(message, [c.mutates for c in children])
         work = zip(children, messages, branches, strict=True)
-        if trip.run.offloader is None or all(c.at_once() for c in children):
+        # Where one alone waits, the others lose nothing by standing in line with it.
+        if trip.run.offloader is None or sum([not c.at_once() for c in children]) < _WORTH_TASKS:
             answers = [await child.run(mine, branch) for child, mine, branch in work]
         else:
             answers = await together([child.run(mine, branch) for child, mine, branch in work])
@@ -233,10 +244,10 @@ class Node:
             NodeError: a node failed, or the recorded route leads nowhere (400).
         """
         children = self._followed(feedback)
-        if len(children) == 1 or trip.run.offloader is None or all(c.at_once() for c in children):
+        if trip.run.offloader is None or sum([not c.learns_at_once() for c in children]) < _WORTH_TASKS:
             for child in children:
                 await child.learn(feedback, trip)
-        elif children:
+        else:
             await together([child.learn(feedback, trip.branch()) for child in children])
         if self._feedback is None:
             return None

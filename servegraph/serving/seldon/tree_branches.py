@@ -57,6 +57,10 @@ class GuardedBranch:
         """Never: a policy may wait."""
         return False
 
+    def learns_at_once(self) -> bool:
+        """Never, for the same reason."""
+        return False
+
     async def run(self, message: Message, trip: Trip) -> Message:
         """The node's answer."""
         reply: Message = await self._visit(message, trip)
@@ -92,6 +96,10 @@ class StepBranch:
     def at_once(self) -> bool:
         """Whether its call is of trusted code."""
         return self.route.call.at_once()
+
+    def learns_at_once(self) -> bool:
+        """Always: it takes no feedback."""
+        return True
 
     async def run(self, message: Message, trip: Trip) -> Message:
         """The step's answer.

@@ -350,6 +350,55 @@ def test_children_run_at_the_same_time_and_nested_ones_too() -> None:
         assert rows(ask(server)) == [[3.0, 6.0]]
 
 
+def test_child_that_alone_has_to_wait_runs_in_the_task_of_the_request() -> None:
+    tasks: dict[str, Any] = {}
+
+    class Noted:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def predict(self, X: Any, names: Any) -> Any:
+            tasks[self.name] = asyncio.current_task()
+            return X
+
+        transform_input = predict
+
+    def tasks_of(*waiting: str) -> dict[str, Any]:
+        tasks.clear()
+        children = [node(name) for name in ("a", "b")]
+        graph = node("t", "TRANSFORMER", node("sum", "COMBINER", *children))
+        components = {"sum": Add(0), "t": Noted("t")}
+        components |= {name: Noted(name) if name in waiting else Add(0) for name in ("a", "b")}
+        driven = Driven(function_of(graph, components), "inline")
+        try:
+            assert driven.ask()[0] == 200
+        finally:
+            driven.close()
+        return dict(tasks)
+
+    found = tasks_of("a")
+    assert found["a"] is found["t"]
+    found = tasks_of("a", "b")
+    assert len({*found.values()}) == 3
+
+
+def test_short_way_is_open_to_a_tree_that_has_had_no_feedback() -> None:
+    graph = node("pick", "ROUTER", node("a"), node("b"))
+    function = function_of(graph, {"pick": Route(0), "a": Add(0), "b": Add(0)})
+    with function.to_mock_server() as server:
+        engine, path = server.data_plane.engine, "/api/v1.0/predictions"
+        assert not engine.is_quick(path)
+        direct = server.plan.direct
+        assert direct is not None
+        units = direct.target.predictors["main"].units
+        for unit in units.values():
+            assert unit.node._feedback is not None
+            for call in unit.node._asked:
+                call.guard.inline = True  # as it is once the code has been fast for some time
+        assert engine.is_quick(path)
+        assert not any(unit.node.learns_at_once() for unit in units.values())
+
+
 def test_failing_child_ends_those_behind_it() -> None:
     cancelled = []
 
