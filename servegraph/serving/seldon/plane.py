@@ -45,6 +45,7 @@ class SeldonPlane(DataPlane):
         self._answer_failure: Callable[[Exception, Event], Response | None] | None = getattr(
             target, "answer_failure", None
         )
+        self._operation_of: Callable[[Event], object] | None = getattr(target, "operation_of", None)
         self._passthrough: bool = getattr(target, "passthrough", False)
 
     def handle_now(self, event: Event) -> Reply | None:
@@ -62,6 +63,8 @@ class SeldonPlane(DataPlane):
 
         Raises:
             UnreadableError: there is none that can be read.
+            NotFoundError: and there is no such path either.
+            MethodNotAllowedError: and the path is not for this HTTP method.
         """
         body = event.body
         if body.__class__ is not bytes and body.__class__ is not str:
@@ -75,6 +78,7 @@ class SeldonPlane(DataPlane):
         try:
             text = self._found(event, body, content_type)
         except SeldonMicroserviceException as exc:
+            self._check_path(event)
             raise UnreadableError(str(exc)) from exc
         if text.__class__ is bytes or text.__class__ is str:
             self._take(event, text)
@@ -103,7 +107,13 @@ class SeldonPlane(DataPlane):
         try:
             event.body = read_json(text, self.options.json_limits)
         except jsoncodec.JSONDecodeError as exc:
+            self._check_path(event)
             raise UnreadableError(f"{NO_JSON}: {exc}") from None
+
+    def _check_path(self, event: Event) -> None:
+        """Raise what is wrong with the path of a request, which its caller is to be told first."""
+        if self._operation_of is not None:
+            self._operation_of(event)
 
     def failure(self, exc: BaseException, event: Event, *, log: bool = True) -> Reply:
         """The reply to a request that failed: a `Status` in JSON, and the HTTP status that fits.

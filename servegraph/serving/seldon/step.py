@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from servegraph.errors import GraphError, ModelNotReadyError, RequestError, StepError
+from servegraph.errors import (
+    DeadlineError,
+    GraphError,
+    ModelLoadError,
+    ModelNotReadyError,
+    RequestError,
+    StepError,
+)
+from servegraph.graph.calls import clock
 from servegraph.graph.context import GraphContext
 from servegraph.graph.events import Event
 from servegraph.graph.paths import compile_input_path, compile_result_path
@@ -103,7 +111,8 @@ class ComponentStep:
         self._read = compile_input_path(input_path)
         self._write = compile_result_path(result_path)
         self._gate = gate_of(threads)
-        if self.component.is_async:
+        self._awaits = self.component.is_async
+        if self._awaits:
             self.answer = self._answer_async  # type: ignore[method-assign, assignment]
             self.do_event = self._do_event_async  # type: ignore[method-assign, assignment]
 
@@ -130,6 +139,11 @@ class ComponentStep:
         if self._persistence is not None and self._persistence.component is not self.user_object:
             self.replace_component(self._persistence.component)
         self.component.load()
+        if self.component.is_async and not self._awaits:
+            raise ModelLoadError(
+                f"component {self.name!r}: load() has put a coroutine function in the place of a method; define the "
+                "method with 'async def' in the class, so that it is known to be one when the server is built"
+            )
         self.ready = True
         if self._persistence is not None:
             self._persistence.start()
@@ -218,6 +232,8 @@ class ComponentStep:
 
     def _call(self, event: Event, op: Operation, source: Any, transport: Transport) -> Message | RawAnswer:
         with self._gate:
+            if event.deadline is not None and clock() >= event.deadline:  # nobody waits for it any more
+                raise DeadlineError(f"the request's time was up before {self.name!r} had its turn", step=self.name)
             if self.flask is None or transport == "grpc":
                 return self.component.call(op, source, transport)
             return self.flask.run(event, self.component.call, op, source, transport)

@@ -167,6 +167,15 @@ def test_unknown_path_is_404_and_tells_those_that_there_are(server: Served, path
         assert f" {known}" in info
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data; boundary=b"])
+def test_unknown_path_and_wrong_method_are_told_before_a_body_that_cannot_be_read(
+    server: Served, content_type: str
+) -> None:
+    fields = {"content-type": content_type}
+    assert failed(server.ask("/nothing", b"{", fields, "POST"), 404).startswith("404 Not Found")
+    assert failed(server.ask("/predict", b"{", fields, "PUT"), 405).startswith("405 Method Not Allowed")
+
+
 @pytest.mark.parametrize("path", GET_ONLY)
 def test_head_is_get_without_the_body(server: Served, path: str) -> None:
     head, get = server.ask(path, method="HEAD"), server.ask(path)

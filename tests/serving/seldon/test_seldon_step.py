@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import servegraph
-from servegraph.errors import GraphError, ModelNotReadyError, RequestFailedError
+from servegraph.errors import DeadlineError, GraphError, ModelLoadError, ModelNotReadyError, RequestFailedError
 from servegraph.graph.context import GraphContext
 from servegraph.graph.events import Event, Trigger
 from servegraph.runtimes.function import ServingFunction
@@ -329,6 +330,41 @@ def test_no_more_calls_run_at_once_than_the_component_takes(threads: int, most: 
         assert [plain(call.result(60).body) for call in calls] == [[[1, 2]]] * 4
     assert watched.highest == most
     assert step.gate_is_free()
+
+
+def test_call_whose_time_is_up_when_its_turn_comes_does_not_run() -> None:
+    class Counts:
+        calls = 0
+
+        def predict(self, X: Any, names: Any) -> Any:
+            self.calls += 1
+            return X
+
+    step = ComponentStep(name="counts", component=Counts(), threads=1)
+    step.post_init()
+    event = Event(dict(ROWS))
+    event.deadline = time.monotonic()
+    with pytest.raises(DeadlineError, match="before 'counts' had its turn"):
+        step.do_event(event)
+    assert step.user_object.calls == 0
+    assert step.gate_is_free()
+
+
+def test_method_that_load_makes_a_coroutine_function_is_told_when_it_is_loaded() -> None:
+    class Changes:
+        def predict(self, X: Any, names: Any) -> Any:
+            return X
+
+        def load(self) -> None:
+            async def predict(X: Any, names: Any) -> Any:
+                return X
+
+            self.predict = predict  # type: ignore[method-assign]
+
+    step = ComponentStep(name="changes", component=Changes())
+    with pytest.raises(ModelLoadError, match=r"component 'changes': load\(\) has put a coroutine function"):
+        step.post_init()
+    assert not step.ready
 
 
 # -- low-level methods -------------------------------------------------------------------------------------------------
