@@ -40,8 +40,8 @@ class Case:
 
     title: str
     """What the table calls it."""
-    asked: float
-    """How many times Seldon's throughput servegraph is to reach."""
+    asked: float | None
+    """How many times Seldon's throughput servegraph is to reach; ``None`` where the load shows latency alone."""
     connections: int
     streams: int = 0
     """Calls under way on each connection, for gRPC; 0 is REST."""
@@ -57,8 +57,8 @@ class Case:
 def cases(connections: tuple[int, ...]) -> tuple[Case, ...]:
     """All loads on the component; the numbers of connections are those of REST with a small body."""
     return (
-        *(Case("REST, 1x4 floats", 10, count) for count in connections),
-        Case("gRPC, 1x4 floats", 2, 1, streams=1),
+        *(Case("REST, 1x4 floats", 10 if count > 1 else None, count) for count in connections),
+        Case("gRPC, 1x4 floats", None, 1, streams=1),
         Case("gRPC, 1x4 floats", 2, 4, streams=8),
         *(Case("REST, 1000x100 floats", 5, count, is_large=True) for count in (1, 4)),
         *(Case("gRPC, 1000x100 floats", 5, count, streams=1, is_large=True) for count in (1, 4)),

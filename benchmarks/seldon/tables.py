@@ -30,7 +30,7 @@ def _component(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         sides = [row["sides"][name] or {} for name in (SERVEGRAPH, SELDON)]
         line = [row["load"], row["connections"], *(number(side.get("requests_per_second"), 0) for side in sides)]
-        line += [number(row["times"], 1, "x"), f"{row['asked']}x"]
+        line += [number(row["times"], 1, "x"), "" if row["asked"] is None else f"{row['asked']}x"]
         for key, digits in (("p50_ms", 2), ("p99_ms", 2), ("cpu_us", 0), ("failed", 0)):
             line += [number(side.get(key), digits) for side in sides]
         lines.append(line)
