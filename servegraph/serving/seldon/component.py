@@ -287,18 +287,6 @@ class Component:
         for problem in self._methods.problems:
             logger.error("%s; requests that need it fail", problem)
 
-    def init_metadata(self) -> Any:
-        """What the component's ``init_metadata`` gives; an empty dict where it has none."""
-        method = getattr(self.user_object, "init_metadata", None)
-        if not callable(method):
-            return {}
-        try:
-            return waited_for(method())
-        except Exception as exc:
-            if is_not_implemented(exc):
-                return {}
-            raise
-
 
 def _values(message: Message) -> Any:
     """What a component gets of a message; an empty array where it has no payload."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -358,35 +357,13 @@ def test_load_that_is_a_coroutine_function_is_waited_for_also_beside_a_running_l
             await asyncio.sleep(0)
             self.loads += 1
 
-        async def init_metadata(self) -> dict[str, Any]:
-            return {"name": "slow"}
-
-    async def beside(component: Component) -> Any:
+    async def beside(component: Component) -> None:
         component.load()
-        return component.init_metadata()
 
     component = Component(Model())
     component.load()
-    assert component.init_metadata() == {"name": "slow"}
-    assert asyncio.run(beside(component)) == {"name": "slow"}
+    asyncio.run(beside(component))
     assert component.user_object.loads == 2
-
-
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [(None, {}), (lambda self: {"name": "n"}, {"name": "n"}), (SeldonComponent.init_metadata, {})],
-)
-def test_init_metadata_is_what_the_component_says(method: Callable[..., Any] | None, expected: Any) -> None:
-    attributes = {} if method is None else {"init_metadata": method}
-    assert Component(type("Model", (), attributes)()).init_metadata() == expected
-
-
-def test_init_metadata_that_fails_is_raised() -> None:
-    def init_metadata(self: Any) -> Any:
-        raise KeyError("version")
-
-    with pytest.raises(KeyError, match="version"):
-        Component(type("Model", (), {"init_metadata": init_metadata})()).init_metadata()
 
 
 # -- the base class ----------------------------------------------------------------------------------------------------

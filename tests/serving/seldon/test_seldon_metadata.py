@@ -103,6 +103,14 @@ def test_own_metadata_that_is_no_dict_is_passed_over_and_logged(caplog: pytest.L
     assert "init_metadata of Model must give a dict, got list" in caplog.text
 
 
+def test_method_that_is_a_coroutine_function_is_waited_for() -> None:
+    class Model:
+        async def init_metadata(self) -> dict[str, Any]:
+            return {"name": "slow"}
+
+    assert ModelMetadata.of(Model()).to_dict()["name"] == "slow"
+
+
 def test_method_that_is_not_implemented_counts_as_missing_and_another_error_is_raised() -> None:
     assert ModelMetadata.of(component(SeldonNotImplementedError("x"))).to_dict() == DEFAULT
     with pytest.raises(ZeroDivisionError):
