@@ -14,6 +14,7 @@ import socket
 from collections.abc import Mapping
 
 from servegraph.importing import import_object
+from servegraph.runtimes.heap import limit_arenas
 from servegraph.runtimes.listening import HTTP, Listen, Listeners
 from servegraph.runtimes.worker import Channel, Worker, leave_soon, loop_factory
 from servegraph.runtimes.worker_protocol import DUMP_SIGNAL, Application, ApplicationFactory, Start, Target, WorkerInfo
@@ -53,6 +54,7 @@ def run_alone(
     host, port = addresses[HTTP]
     ports = {name: where[1] for name, where in addresses.items()}
     info = WorkerInfo(0, 1, 1, host, port, "", os.getpid(), ports)
+    limit_arenas()
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     build: ApplicationFactory = import_object(factory)

@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import ctypes
 import faulthandler
-import gc
 import logging
 import os
 import random
@@ -33,6 +32,7 @@ from servegraph.errors import ServegraphError, from_users_line, text_of, users_p
 from servegraph.importing import import_object
 from servegraph.runtimes.asgi_server import AsgiServer
 from servegraph.runtimes.edges import Edges
+from servegraph.runtimes.heap import Trimmer, limit_arenas, settle_garbage
 from servegraph.runtimes.listening import HTTP
 from servegraph.runtimes.worker_protocol import (
     DUMP_SIGNAL,
@@ -77,6 +77,7 @@ class Worker:
         self._edges = Edges(edges_of(application), [name for name in start.listen_fds if name != HTTP])
         self._most_requests = _most_requests(settings)
         self._listening = False
+        self._trimmer = Trimmer()
         self._loop: asyncio.AbstractEventLoop
 
     async def run(self) -> int:
@@ -96,7 +97,7 @@ class Worker:
                 await startup
                 if not self._listening:
                     await self._listen()
-                _settle_garbage()
+                settle_garbage()
                 self._enter(WorkerState.READY)
                 await asyncio.wait({stop, heart}, return_when=asyncio.FIRST_COMPLETED)
             else:
@@ -125,6 +126,8 @@ class Worker:
         stuck = self._application.stuck_calls() + self._edges.stuck_calls(self._settings.timeouts.hang_grace_s)
         worn = self._most_requests is not None and answered_by(self._application) >= self._most_requests
         self._channel.send(Heartbeat(self._beats, in_flight, stuck, self._state.value, worn))
+        if self._state is WorkerState.READY:
+            self._trimmer.look(in_flight)
 
     async def _beat(self) -> None:
         """Once a second: the heartbeat, and what the HTTP server has to do as often."""
@@ -208,6 +211,7 @@ def main(argv: list[str]) -> int:
         raise ServegraphError("a worker is started with a start message")
     info = WorkerInfo(**start.info)
     _die_with(info.supervisor_pid)
+    limit_arenas()
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -281,17 +285,6 @@ def _configure_logging(settings: ServerSettings) -> None:
     )
     # uvicorn warns of each malformed request: one line per request of an attacker.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-
-
-def _settle_garbage() -> None:
-    """Keep what is loaded by now out of the garbage collector's rounds, and let it look less often.
-
-    Models and libraries are some hundred thousand objects that stay; going through them again and again was a tenth
-    of a worker's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
