@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from servegraph.errors import GraphError, closest
+from servegraph.errors import GraphError, closest, text_of
 from servegraph.graph.expressions import compile_expression
 from servegraph.importing import import_object
 
@@ -168,4 +168,4 @@ def instantiate(
         return target(**given)
     except TypeError as exc:
         shown = ", ".join(sorted(given))
-        raise GraphError(f"failed to init step {step!r}: {target.__name__}({shown}): {exc}") from exc
+        raise GraphError(f"failed to init step {step!r}: {target.__name__}({shown}): {text_of(exc)}") from exc

@@ -53,19 +53,28 @@ class ThreadPool:
         """Run a job on a thread; one that nobody waits for costs less without a future.
 
         Raises:
-            RuntimeError: the pool is closed.
+            RuntimeError: the pool is closed, or it has no thread and none can be started. The job is not run then.
         """
         waiting = self._waiting
         with waiting.lock:
             if self._closed:
                 raise RuntimeError("the server is closed: its threads take no more calls")
-            waiting.jobs.put(job)
+            waiting.jobs.put(job)  # first: a new thread that found nothing would count as idle
             if waiting.idle:
                 waiting.idle -= 1
             elif self._started < self._most:
-                name = f"{self._name}_{self._started}"
-                self._started += 1
-                threading.Thread(target=_serve, args=(waiting,), name=name, daemon=True).start()
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        name = f"{self._name}_{self._started}"
+        try:
+            threading.Thread(target=_serve, args=(self._waiting,), name=name, daemon=True).start()
+        except RuntimeError:  # the system has no more
+            if not self._started:
+                self._waiting.jobs.get_nowait()
+                raise
+        else:
+            self._started += 1
 
     def close(self) -> None:
         """Take no more calls, and cancel those that have not begun; those that run are not waited for."""

@@ -8,8 +8,9 @@ A description is an object with the key ``kind``: ``{"kind": "bytes", "size": 51
 from __future__ import annotations
 
 import io
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from servegraph import jsoncodec
@@ -18,6 +19,7 @@ MAX_CELLS = 4096
 """A sample of two or more dimensions with more elements than this is described."""
 
 _MAX_DEPTH = 32
+_MAX_CONTAINERS = 100_000
 _BYTES = (bytes, bytearray, memoryview)
 _PLAIN = frozenset({int, float, str, bool, type(None)})
 _OPAQUE = frozenset({bytes, bytearray, memoryview, io.BytesIO})
@@ -40,24 +42,32 @@ def needs_description(rows: Any) -> bool:
     return kind in _OPAQUE or _is_large(first)
 
 
-def described(value: Any, depth: int = 0) -> Any:
-    """A value of which everything has a JSON: a copy of its containers, with descriptions for what does not fit."""
+def described(value: Any) -> Any:
+    """A value of which everything has a JSON: a copy of its containers, with descriptions for what does not fit.
+
+    Containers that hold one another in a circle, or many times over, are described from some number of them on.
+    """
+    return _described(value, 0, itertools.count())
+
+
+def _described(value: Any, depth: int, containers: Iterator[int]) -> Any:
     if type(value) in _PLAIN:
         return value
+    if not isinstance(value, (Mapping, list, tuple)):
+        return _described_one(value, depth, containers)
+    if depth > _MAX_DEPTH or next(containers) > _MAX_CONTAINERS:
+        return _kind_of(value)
     if isinstance(value, Mapping):
-        if depth > _MAX_DEPTH:
-            return _kind_of(value)
-        return {key if isinstance(key, str) else repr(key): described(part, depth + 1) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        if depth > _MAX_DEPTH:
-            return _kind_of(value)
-        if depth and _is_large(value):
-            return {"kind": "array", "shape": _shape(value)}
-        return [described(part, depth + 1) for part in value]
-    return _described_one(value, depth)
+        return {
+            key if isinstance(key, str) else repr(key): _described(part, depth + 1, containers)
+            for key, part in value.items()
+        }
+    if depth and _is_large(value):
+        return {"kind": "array", "shape": _shape(value)}
+    return [_described(part, depth + 1, containers) for part in value]
 
 
-def _described_one(value: Any, depth: int) -> Any:
+def _described_one(value: Any, depth: int, containers: Iterator[int]) -> Any:
     if isinstance(value, _BYTES):
         return {"kind": "bytes", "size": memoryview(value).nbytes}
     if isinstance(value, io.BytesIO):
@@ -65,7 +75,7 @@ def _described_one(value: Any, depth: int) -> Any:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple):
         if depth == 0 and len(shape) > 1:  # rows
-            return [described(row, 1) for row in value]
+            return [_described(row, 1, containers) for row in value]
         if _is_large(value):
             return {"kind": "array", "shape": _shape(value), "dtype": str(getattr(value, "dtype", "object"))}
     mode, size = getattr(value, "mode", None), getattr(value, "size", None)

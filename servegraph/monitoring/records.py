@@ -22,6 +22,7 @@ from servegraph import jsoncodec
 from servegraph.errors import summary
 from servegraph.graph.clock import timestamp
 from servegraph.graph.context import Prediction
+from servegraph.monitoring.budget import Charge
 from servegraph.monitoring.described import described, needs_description
 
 HEADERS = ("request", "op", "resp", "when", "microsec", "metrics")
@@ -59,6 +60,8 @@ class Row:
     """The row."""
     samples: int
     """Samples in the row."""
+    charge: Charge | None = None
+    """Its share of the memory that waiting records may hold."""
 
 
 def record_of(prediction: Prediction, origin: Origin) -> bytes | None:
@@ -73,13 +76,13 @@ def record_of(prediction: Prediction, origin: Origin) -> bytes | None:
     when = timestamp(p.when_ns).encode()
     if p.error is not None:
         return b'%b,"request":%b,"op":%b,"when":"%b","error":%b}' % (
-            _start(p, origin), _encoded(_request(p), "inputs"), _text(p.op), when, jsoncodec.dumps(_message(p.error))
+            _start(p, origin), _encoded(_request(p), "inputs"), _text(p.op), when, _shown(short_summary(p.error))
         )  # fmt: skip
     picked = _picked_parts(p, origin.sampling_percentage)
     if picked is None:
         return None
     request, response, samples = picked
-    metrics = b',"metrics":' + _encoded(p.metrics) if p.metrics else b""
+    metrics = b',"metrics":' + _mapping(p.metrics, p, "metrics") if p.metrics else b""
     return b'%b,"request":%b,"op":%b,"resp":%b,"when":"%b","microsec":%d%b,"effective_sample_count":%d}' % (
         _start(p, origin), _encoded(request, "inputs"), _text(p.op), _encoded(response, "outputs"), when, p.microsec,
         metrics, samples,
@@ -95,7 +98,7 @@ def row_of(prediction: Prediction, origin: Origin) -> Row | None:
     request, response, samples = picked
     text = b'[%b,%b,%b,"%b",%d,%b]' % (
         _encoded(request, "inputs"), _text(p.op), _encoded(response, "outputs"), timestamp(p.when_ns).encode(),
-        p.microsec, _encoded(p.metrics) if p.metrics else b"null",
+        p.microsec, _mapping(p.metrics, p, "metrics") if p.metrics else b"null",
     )  # fmt: skip
     return Row(_start(p, origin), p.key, text, samples)
 
@@ -110,7 +113,13 @@ def batch_of(rows: Sequence[Row]) -> bytes:
 def _start(p: Prediction, origin: Origin) -> bytes:
     """The fields that all shapes begin with."""
     start = _identity(origin, p.model, p.version, p.model_class, p.endpoint_uid)
-    return start + b',"labels":' + _encoded(p.labels) if p.labels else start
+    return start + b',"labels":' + _mapping(p.labels, p, "labels") if p.labels else start
+
+
+def _mapping(value: object, p: Prediction, name: str) -> bytes:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{p.model_class}.{name} must be a dict, not {type(value).__name__}")
+    return _encoded(value)
 
 
 @lru_cache(maxsize=1024)
@@ -141,8 +150,9 @@ def _picked_parts(p: Prediction, percentage: float) -> tuple[Mapping[str, Any], 
     # The usual way, without a copy where none is needed.
     inputs = request.get("inputs")
     if type(inputs) is list and inputs and type(inputs[0]) is list and "tensors" not in request:
-        if not request.get("id"):
-            request = {**request, "id": p.request_id}
+        given = request.get("id")
+        if given.__class__ is not str or not given:
+            request = {**request, "id": _id(given, p)}
         return request, response, len(inputs)
     request = _request(p)
     return request, response, _shape_inputs(request)
@@ -190,9 +200,14 @@ def _request(p: Prediction) -> dict[str, Any]:
             del request["tensors"]
     else:
         request = {"inputs": given if isinstance(given, list) else [given]}
-    if not request.get("id"):
-        request["id"] = p.request_id
+    request["id"] = _id(request.get("id"), p)
     return request
+
+
+def _id(given: Any, p: Prediction) -> str | int | float | None:
+    """The id of a request: its own where it is text or a number, as text where it is something else."""
+    own = given or p.request_id
+    return own if own is None or own.__class__ in (str, int, float) else str(own)
 
 
 def _replace(p: Prediction, request: dict[str, Any], response: dict[str, Any]) -> None:
@@ -265,6 +280,12 @@ def _encoded(value: Any, rows: str = "") -> bytes:
         return jsoncodec.dumps(described(value))
 
 
-def _message(error: BaseException) -> str:
+def short_summary(error: BaseException) -> str:
+    """Type and message of an exception, of which the message is cut where it is very long."""
     text = summary(error)
     return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS] + "…"
+
+
+def _shown(text: str) -> bytes:
+    """The JSON of a text; characters that no Unicode encoding has, as in some names of files, become ``?``."""
+    return jsoncodec.dumps(text.encode("utf-8", "replace").decode())

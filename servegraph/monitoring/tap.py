@@ -1,8 +1,9 @@
 """The tap: what the request path hands its records to. It never waits and never fails.
 
-``put`` appends to a bounded deque; when that is full the record is dropped and counted. One daemon thread
-builds the records, pushes them in batches and tries again when the stream does not take them. That thread
-sleeps while nothing comes in, wakes once per flush interval while something does, and early for a full batch.
+``put`` appends to a bounded deque; when that is full the record is dropped and counted. One daemon thread takes the
+records, makes those that are not made yet, pushes them in batches and tries again when the stream does not take them.
+That thread sleeps while nothing comes in, wakes once per flush interval while something does, and early for a full
+batch.
 
 No lock is shared between ``put`` and that thread: ``deque`` and ``SimpleQueue`` do their one step each under the
 interpreter's own lock, and can be used again from a signal handler or destructor that interrupts them.
@@ -34,7 +35,8 @@ class Tap:
     Args:
         open: makes the stream; called in the background, by the first batch.
         max_queue: how many records may wait; threads that put at the same instant may exceed it by one each.
-        batch_size: the most records of one push; that many wake the writer early.
+        batch_size: the most records of one push; that many wake the writer early. By default as many as suit the
+            stream.
         flush_interval_s: the longest time that a record waits for its batch.
         max_attempts: how often a batch is tried before its records count as failed.
         backoff_s: pause after the first failed attempt; it doubles, up to 30 s.
@@ -45,13 +47,13 @@ class Tap:
         open: Callable[[], OutputStream],
         *,
         max_queue: int = 10_000,
-        batch_size: int = 500,
+        batch_size: int | None = None,
         flush_interval_s: float = 1.0,
         max_attempts: int = 5,
         backoff_s: float = 0.2,
     ) -> None:
         for name, value in (("max_queue", max_queue), ("batch_size", batch_size), ("max_attempts", max_attempts)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise SettingsError(f"a tap's {name} must be at least 1, not {value!r}")
         for name, seconds in (("flush_interval_s", flush_interval_s), ("backoff_s", backoff_s)):
             if not 0 < seconds <= threading.TIMEOUT_MAX:
@@ -65,7 +67,7 @@ class Tap:
     def put(self, record: Puttable) -> None:
         """Hand over a record, or something that makes it later. Never waits, never raises.
 
-        A callable or `RecordSource` is called once, in the background: serialisation belongs there.
+        A callable or `RecordSource` is called once, in the background, where its work takes the interpreter's lock too.
         """
         writer = self._writer
         waiting = writer.waiting

@@ -61,8 +61,8 @@ class Limits:
 
     max_queue: int
     """Records that may wait."""
-    batch_size: int
-    """The most records of one push."""
+    batch_size: int | None
+    """The most records of one push; ``None`` for as many as suit the stream."""
     flush_interval_s: float
     """The longest time that a record waits for its batch."""
     max_attempts: int
@@ -77,7 +77,8 @@ class Writer:
     def __init__(self, open_stream: Callable[[], OutputStream], limits: Limits) -> None:
         self._open = open_stream
         self._limits = limits
-        self._batch_at = min(limits.batch_size, limits.max_queue)
+        self._batch_size = limits.batch_size or OutputStream.records_a_push
+        self._batch_at = min(self._batch_size, limits.max_queue)
         self._inherited: OutputStream | None = None
         self.capacity = limits.max_queue
         self._reset()
@@ -89,6 +90,7 @@ class Writer:
         self.drops = itertools.count()  # next() is a single step: exact without a lock
         self.wake_at = 0  # the queue length at which a put calls wake()
         self._drop_reads = 0
+        self._drops_told = 0
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -224,15 +226,28 @@ class Writer:
 
     def _drain(self) -> None:
         """Push what waits now, and go on for as long as there are whole batches."""
-        pushes = -(-len(self.waiting) // self._limits.batch_size)
-        while pushes > 0 or len(self.waiting) >= self._limits.batch_size:
+        pushes = -(-len(self.waiting) // self._batch_size)
+        while (pushes > 0 and self.waiting) or len(self.waiting) >= self._batch_size:
             pushes -= 1
             self._deliver(self._take())
+        self._tell_drops()
+
+    def _tell_drops(self) -> None:
+        dropped = self.stats().dropped
+        if dropped > self._drops_told:
+            self._report("the queue is full, records are dropped", dropped - self._drops_told, None)
+            self._drops_told = dropped
+
+    def _most(self) -> int:
+        """How many records go into the next push."""
+        if self._limits.batch_size is None and self._stream is not None:
+            return max(self._batch_size, self._stream.records_a_push)
+        return self._batch_size
 
     def _take(self) -> list[Record]:
         """The next batch, built."""
         with self._settled:
-            self._in_hand = min(len(self.waiting), self._limits.batch_size)
+            self._in_hand = min(len(self.waiting), self._most())
             items = [self.waiting.popleft() for _ in range(self._in_hand)]
         records: list[Record] = []
         for item in items:
@@ -242,8 +257,8 @@ class Writer:
             try:
                 records.append(_built(item))
             except BaseException as exc:  # noqa: BLE001 - user code, which must not end this thread
+                self._report("a record could not be built", 1, exc)  # first: who waits for the counts may read the log
                 self._settle(failed=1)
-                self._report("a record could not be built", 1, exc)
         return records
 
     def _deliver(self, records: list[Record]) -> None:
@@ -253,8 +268,8 @@ class Writer:
         while parts:
             part = parts.pop()
             if attempt >= self._limits.max_attempts or self._out_of_time():
-                self._settle(failed=len(part))
                 self._report("records were lost", len(part), None)
+                self._settle(failed=len(part))
                 continue
             try:
                 self._opened().push(part)
@@ -283,8 +298,8 @@ class Writer:
             parts = [again[middle:], again[:middle]] if middle else []
             lost += 0 if middle else 1
         kept = sum(map(len, parts))
-        self._settle(delivered=len(part) - kept - lost, failed=lost)
         self._report("the stream did not take records", lost, error)
+        self._settle(delivered=len(part) - kept - lost, failed=lost)
         return parts
 
     def _out_of_time(self) -> bool:

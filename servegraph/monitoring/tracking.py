@@ -14,12 +14,12 @@ from servegraph.errors import MissingExtraError, SettingsError, StreamError, clo
 from servegraph.graph.context import GraphContext, Prediction
 from servegraph.monitoring.batches import Batches
 from servegraph.monitoring.budget import Budget, Charge
-from servegraph.monitoring.records import Origin, Row, batch_of, record_of, row_of
+from servegraph.monitoring.records import Origin, Row, batch_of, record_of, row_of, short_summary
 from servegraph.monitoring.tap import Tap, TapStats
 from servegraph.streams import OutputStream, Record, open_stream, redact
 
 MOCK_URI = "dummy://"
-CLOSE_S = 5.0
+CLOSE_S = 3.0
 BATCH_MAX_AGE_S = 30.0
 CHARGED_FROM = 4096
 """Records of fewer bytes are bounded well enough by their number."""
@@ -169,6 +169,8 @@ class TrackingRecorder:
             self._tap = Tap(open_it, max_queue=tracking.max_queue, flush_interval_s=tracking.flush_interval_s)
         share = 100.0 if tracking.sampling_percentage is None else tracking.sampling_percentage
         host = context.stream.hostname or socket.gethostname()
+        self._is_whole = share >= 100.0
+        """Whether each prediction that is due has a record."""
         self._origin = Origin(context.worker_id, host, context.function_uri, share)
         self._every = tracking.sample or 1
         self._counts: dict[tuple[str, str], Iterator[int]] = {}
@@ -180,7 +182,7 @@ class TrackingRecorder:
     def record(self, prediction: Prediction) -> None:
         """Keep a prediction and let it be written later. Never waits, never raises.
 
-        Takes about a microsecond for a row of twenty features, and grows with what the request and response hold.
+        Takes a few microseconds for a row of twenty features, and grows with what the request and response hold.
         """
         try:
             failed = prediction.error is not None
@@ -189,15 +191,15 @@ class TrackingRecorder:
             if self._batches is not None and not failed:
                 row = row_of(prediction, self._origin)
                 if row is not None:
-                    self._batches.add(row)
-            elif self._tap.is_full():
+                    self._add(self._batches, row)
+            elif self._is_whole and self._tap.is_full():
                 self._tap.drop()
             else:
                 text = record_of(prediction, self._origin)
                 if text is not None:
                     self._put(text, prediction.key)
         except Exception as exc:  # noqa: BLE001 - user code in logged_results, or objects that cannot be read
-            self._tap.put(_Unrecorded(str(exc), type(exc).__name__))
+            self._tap.put(_Unrecorded(short_summary(exc)))
 
     def flush(self, timeout_s: float) -> bool:
         """Whether all that was recorded so far, incomplete batches too, is written or counted as lost in time."""
@@ -206,14 +208,14 @@ class TrackingRecorder:
         return self._tap.flush(timeout_s)
 
     def close(self) -> None:
-        """Write what is left, incomplete batches too, for up to five seconds; then close the stream."""
+        """Write what is left, incomplete batches too, for up to three seconds; then close the stream."""
         if self._batches is not None:
             self._batches.flush()
         self._tap.close(CLOSE_S)
 
     @property
     def stats(self) -> TapStats:
-        """Counts of records; a batch is one record."""
+        """Counts of records; a batch is one record, and a prediction that found no room in one counts as dropped."""
         stats = self._tap.stats()
         return replace(stats, dropped=stats.dropped + self._budget.refused)
 
@@ -233,10 +235,15 @@ class TrackingRecorder:
         if charge is not None:
             self._tap.put(_Charged(text, key, None, True, charge))
 
+    def _add(self, batches: Batches, row: Row) -> None:
+        row.charge = self._budget.charge(len(row.text))
+        if row.charge is not None:
+            batches.add(row)
+        else:
+            batches.flush()  # those that are open may hold all the room that there is
+
     def _put_batch(self, batch: list[Row]) -> None:
-        charge = self._budget.charge(sum(len(row.text) for row in batch))
-        if charge is not None:
-            self._tap.put(_Batch(batch, charge))
+        self._tap.put(_Batch(batch))
 
     def __repr__(self) -> str:
         return f"<TrackingRecorder {redact(self.uri)}>"
@@ -246,8 +253,8 @@ class TrackingRecorder:
 class _Charged(Record):
     """A record that gives back its share of a budget when it is written or given up."""
 
-    charge: Charge | None = None
-    """The share; nobody reads it, it ends with the record."""
+    charge: Charge | list[Charge | None] | None = None
+    """The shares; nobody reads them, they end with the record."""
 
 
 @dataclass(slots=True)
@@ -255,10 +262,10 @@ class _Batch:
     """Several predictions of a model on their way to the stream."""
 
     batch: list[Row]
-    charge: Charge
 
     def to_record(self) -> Record:
-        return _Charged(batch_of(self.batch), self.batch[0].key, None, True, self.charge)
+        charges = [row.charge for row in self.batch]
+        return _Charged(batch_of(self.batch), self.batch[0].key, None, True, charges)
 
 
 @dataclass(slots=True)
@@ -266,7 +273,6 @@ class _Unrecorded:
     """A prediction that could not be kept: the tap counts it as failed, and logs why."""
 
     reason: str
-    kind: str
 
     def to_record(self) -> Record:
-        raise StreamError(f"a prediction could not be recorded: {self.kind}: {self.reason}")
+        raise StreamError(f"a prediction could not be recorded: {self.reason}")

@@ -69,9 +69,9 @@ class GrpcContext:
         self.request_id: str = self._asked_id() or new_id()
         """The ``x-request-id`` of the caller, or a new one; the answer has it as ``request-id``."""
         left = servicer.time_remaining()
-        if left is None or left >= _FOREVER_S or (most_s is not None and most_s < left):
+        if left is None or (most_s is not None and most_s < left):
             left = most_s
-        self.deadline: float | None = None if left is None else time.monotonic() + left
+        self.deadline: float | None = None if left is None or left >= _FOREVER_S else time.monotonic() + left
         """When the call's time is up, by `time.monotonic`; ``None`` for never."""
         self._servicer = servicer
         self._loop = loop

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import socket
 import threading
 import time
@@ -29,6 +28,7 @@ from servegraph.errors import (
     closest,
     from_users_line,
 )
+from servegraph.graph.permits import Permits
 from servegraph.graph.threads import ThreadPool
 from servegraph.importing import import_extra
 from servegraph.runtimes.grpc_context import GrpcContext, ServicerContext
@@ -140,10 +140,7 @@ class GrpcEdge:
         self._own = {**self._health.handlers(), **self._reflection.handlers()}
         self._methods = {name: handler(self._behaviour(name, method)) for name, method in methods.items()}
         self._threads = _CallThreads(self._options.threads + _SPARE_THREADS)
-        # A queue of permits, since it waits and wakes in C, and a semaphore in Python.
-        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(self._options.threads):
-            self._slots.put(None)
+        self._slots = Permits(self._options.threads)
         self._reading: dict[ServicerContext, float] = {}
         self._running: dict[GrpcContext, None] = {}
         self._leftovers = Leftovers()
@@ -173,6 +170,7 @@ class GrpcEdge:
             raise SettingsError(f"gRPC cannot listen on {address}: {exc}") from exc
         if bound != port:
             raise SettingsError(f"gRPC cannot listen on {address}")
+        self._threads.start()
         server.start()
         self._server = server
         self._ticking = asyncio.create_task(self._tick(), name="grpc")
@@ -299,17 +297,15 @@ class GrpcEdge:
         return answer
 
     def _call(self, method: GrpcMethod, request: bytes, context: GrpcContext) -> bytes:
-        try:
-            self._slots.get(timeout=context.time_remaining())
-        except queue.Empty:
-            raise DeadlineError(f"{context.method} had to wait for other calls until its time was up") from None
+        if not self._slots.acquire(context.time_remaining()):
+            raise DeadlineError(f"{context.method} had to wait for other calls until its time was up")
         self._running[context] = None
         try:
             context.check()
             reply = method(request, context)
         finally:
             del self._running[context]
-            self._slots.put(None)
+            self._slots.release()
         if not isinstance(reply, bytes):
             raise TypeError(f"the method {context.method} gave {type(reply).__name__} instead of bytes")
         return reply
@@ -353,6 +349,10 @@ class _CallThreads:
         self._lock = threading.Lock()
         self.admitted = 0
         """Calls that run or wait."""
+
+    def start(self) -> None:
+        """Have a thread from now on: grpcio serves no more once a call has found none."""
+        self._pool.submit(int)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> _Call:
         """Run a call on a thread."""

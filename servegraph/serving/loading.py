@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from servegraph.errors import GraphError, ModelLoadError, ModelNotReadyError
+from servegraph.errors import GraphError, ModelLoadError, ModelNotReadyError, text_of
 
 logger = logging.getLogger("servegraph")
 
@@ -104,10 +104,11 @@ class ModelLoader:
         """
         if self.policy.mode == "sync":
             self._run()
-            if self._state is LoadState.FAILED:
+            error = self.error
+            if self._state is LoadState.FAILED and error is not None:
                 raise ModelLoadError(
-                    f"failed to load model {self.name!r}: {self.error}", model=self.name
-                ) from self.error
+                    f"failed to load model {self.name!r}: {text_of(error)}", model=self.name
+                ) from error
             return
         threading.Thread(target=self._run, name=f"load-{self.name}", daemon=True).start()
 

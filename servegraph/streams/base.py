@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from servegraph import jsoncodec
 from servegraph.errors import StreamError
@@ -33,7 +33,7 @@ class Record:
     headers: Mapping[str, str] | None = None
     """Headers beside the data, for transports that have them (Kafka, HTTP)."""
     is_json: bool = False
-    """Whether the data is the bytes of a JSON text: they are sent as they are, and count as JSON."""
+    """Whether the data is a JSON text already, as bytes or ``str``: it is sent as it is, and counts as JSON."""
 
     @property
     def is_bytes(self) -> bool:
@@ -44,6 +44,8 @@ class Record:
         """The bytes that are sent. Raises `TypeError` when the data has no JSON."""
         if type(self.data) is bytes:
             return self.data
+        if self.is_json and isinstance(self.data, str):
+            return self.data.encode()
         if isinstance(self.data, (bytes, bytearray, memoryview)):
             return bytes(self.data)
         return jsoncodec.dumps(self.data)
@@ -84,6 +86,9 @@ class OutputStream(ABC):
     Attributes:
         uri: the address with its credentials hidden; fit for logs and messages.
     """
+
+    records_a_push: ClassVar[int] = 500
+    """How many records are best pushed at once where many wait."""
 
     def __init__(self, uri: str) -> None:
         self.uri = redact(uri)

@@ -39,6 +39,9 @@ class FileStream(OutputStream):
         lock_timeout_s: how long a push waits for other writers before it raises.
     """
 
+    # Each push lets go of the interpreter's lock several times, and waits for it again while requests are served.
+    records_a_push = 5000
+
     def __init__(
         self,
         uri: str,

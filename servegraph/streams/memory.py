@@ -39,6 +39,8 @@ class MemoryStream(OutputStream):
     Data is kept as a reader of a real stream would decode it, so a later change to it does not show.
     """
 
+    records_a_push = 5000
+
     def __init__(self, uri: str, *, max_records: int | None = None) -> None:
         super().__init__(uri)
         if max_records is not None:

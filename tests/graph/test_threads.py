@@ -48,6 +48,27 @@ def test_pool_starts_threads_as_needed_and_no_more_than_it_may() -> None:
     wait_gone("t-many")
 
 
+def test_pool_that_can_start_no_further_thread_goes_on_with_those_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = ThreadPool(3, "t-few")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            pool.submit(int)
+    go_on = threading.Event()
+    first = pool.submit(go_on.wait, 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        second = pool.submit(int, "3")
+    go_on.set()
+    assert (first.result(10), second.result(10)) == (True, 3)
+    assert len(named("t-few")) == 1
+    pool.close()
+    wait_gone("t-few")
+
+
 def test_pool_that_is_closed_cancels_what_waits_and_lets_end_what_runs() -> None:
     pool = ThreadPool(1, "t-close")
     go_on, started = threading.Event(), threading.Event()

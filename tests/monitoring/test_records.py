@@ -155,9 +155,28 @@ def test_record_of_anything_changes_nothing_and_fits_the_schema(
     given_ = prediction(request, response, error=ValueError("x") if failed else None)
     if record_of(given_, Origin(0, "h", "p/f", percentage)) is not None:
         data = jsoncodec.loads(record_of(given_, ORIGIN) or pytest.fail("not sampled"))
-        if not isinstance(data["request"]["id"], (dict, list, bool)):
-            jsonschema.validate(data, RECORD_SCHEMA)
+        jsonschema.validate(data, RECORD_SCHEMA)
     assert jsoncodec.dumps([request, response]) == before
+
+
+@pytest.mark.parametrize(
+    ("given_id", "shown"),
+    [("a", "a"), (7, 7), (["a"], "['a']"), ({"a": 1}, "{'a': 1}"), (True, "True"), ("", "r1"), (None, "r1")],
+)
+def test_request_id_is_text_or_a_number(given_id: Any, shown: Any) -> None:
+    for request in ({"inputs": [[1]], "id": given_id}, {"inputs": [1], "id": given_id}):
+        assert recorded(prediction(request))["request"]["id"] == shown
+
+
+def test_error_with_text_that_is_no_unicode_is_recorded() -> None:
+    data = recorded(prediction(error=FileNotFoundError("model\udcff.bin")), schema=ERROR)
+    assert data["error"] == "FileNotFoundError: model?.bin"
+
+
+def test_value_that_holds_itself_many_times_is_described_in_no_time() -> None:
+    circle: dict[str, Any] = {"x": object()}
+    circle["a"] = circle["b"] = circle
+    assert recorded(prediction(response={"outputs": [1], "more": circle}))["resp"]["outputs"] == [1]
 
 
 def test_sampled_rows_are_picked_with_their_outputs_from_copies() -> None:

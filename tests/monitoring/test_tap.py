@@ -110,6 +110,23 @@ def test_put_when_the_queue_is_full_drops_and_counts() -> None:
     assert tap.stats() == TapStats(accepted=25, delivered=25, dropped=15, failed=0, queued=0)
 
 
+def test_push_holds_as_many_records_as_suit_the_stream_where_many_wait() -> None:
+    class Wide(Gate):
+        records_a_push = 2000
+
+    gate = Wide(opened=False)
+    tap = Tap(lambda: gate, max_queue=10_000, flush_interval_s=60)
+    for number in range(500):
+        tap.put(Record(number))
+    assert gate.entered.wait(WAIT_S)
+    for number in range(500, 3500):
+        tap.put(Record(number))
+    gate.open.set()
+    assert tap.close(WAIT_S)
+    assert [len(batch) for batch in gate.batches] == [500, 2000, 1000]
+    assert gate.data == list(range(3500))
+
+
 def test_put_from_many_threads_keeps_exact_counts() -> None:
     gate = Gate()
     tap = Tap(lambda: gate, max_queue=300, batch_size=50, flush_interval_s=0.01)

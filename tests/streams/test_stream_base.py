@@ -39,6 +39,7 @@ def test_record_of_json_text_is_sent_as_it_is_and_counts_as_json() -> None:
     record = Record(b'{"a": 1}', is_json=True)
     assert record.payload() == b'{"a": 1}'
     assert not record.is_bytes
+    assert Record('["é"]', is_json=True).payload() == '["é"]'.encode()
     with open_stream("dummy://") as stream:
         stream.push([record])
         assert isinstance(stream, MemoryStream)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from queue import SimpleQueue
-
 from servegraph.errors import GraphError
+from servegraph.graph.permits import Permits
 
 
 class Gate:
@@ -22,38 +20,20 @@ class Gate:
         return True
 
 
-class _One(Gate):
-    """Lets one call through at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
-
-    def is_free(self) -> bool:
-        return not self._lock.locked()
-
-
-class _Several(Gate):
-    """Lets some calls through at a time."""
+class _Narrow(Gate):
+    """Lets some calls through at a time, in the order they came."""
 
     def __init__(self, places: int) -> None:
-        self._places: SimpleQueue[None] = SimpleQueue()
-        for _ in range(places):
-            self._places.put(None)
+        self._places = Permits(places)
 
     def __enter__(self) -> None:
-        self._places.get()
+        self._places.acquire()
 
     def __exit__(self, *exc: object) -> None:
-        self._places.put(None)
+        self._places.release()
 
     def is_free(self) -> bool:
-        return not self._places.empty()
+        return self._places.free > 0
 
 
 def gate_of(threads: int) -> Gate:
@@ -64,6 +44,4 @@ def gate_of(threads: int) -> Gate:
     """
     if threads < 0:
         raise GraphError(f"threads must be 0 (any number) or more, not {threads}")
-    if threads == 0:
-        return Gate()
-    return _One() if threads == 1 else _Several(threads)
+    return _Narrow(threads) if threads else Gate()
