@@ -77,7 +77,8 @@ def function_from_deployment(
         check_annotated_names(deployment, annotation)
     finder = CodeFinder(Path(folder), components, optional=not code_needed)
     arguments = {"deployment": deployment.name, "namespace": deployment.namespace}
-    graph = RouterGraph(ROUTER, dict(arguments), None, "", drawn_deployment(deployment))
+    more = {"any_namespace": True} if deployment.any_namespace else {}
+    graph = RouterGraph(ROUTER, {**arguments, **more}, None, "", drawn_deployment(deployment))
     graph.name = "deployment"
     for predictor in deployment.predictors:
         step = RouterStep(

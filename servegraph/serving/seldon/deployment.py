@@ -166,6 +166,8 @@ class Deployment:
 
     name: str
     namespace: str = "default"
+    any_namespace: bool = False
+    """Whether its paths hold for any namespace, because it names none."""
     protocol: str = "seldon"
     transport: str = "rest"
     predictors: tuple[PredictorSpec, ...] = ()

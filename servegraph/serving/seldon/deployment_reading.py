@@ -116,6 +116,7 @@ def parse_deployment(data: Mapping[str, Any], path: str = "$") -> Deployment:
     deployment = Deployment(
         name=name,
         namespace=metadata.text("namespace", "default"),
+        any_namespace=not metadata.text("namespace"),
         protocol=spec.choice("protocol", _PROTOCOLS, "seldon"),
         transport=spec.choice("transport", ("rest", "grpc"), "rest"),
         predictors=tuple(predictors),

@@ -39,6 +39,8 @@ from servegraph.serving.seldon.tree_trip import new_puid
 from servegraph.serving.seldon.unit import run_of
 
 VERSIONS: Final = ("v1.0", "v0.1")
+_OUTER_PARTS: Final = 4
+"""Parts of ``/seldon/NAMESPACE/NAME``, the empty one before the first slash included."""
 PUID_HEADER: Final = "seldon-puid"
 SKIP_LOGGING: Final = "seldon-skip-logging"
 MAX_SHADOWS: Final = 64
@@ -57,6 +59,7 @@ class SeldonDeploymentRouter:
         routes: the predictors in order; supplied by the server.
         deployment: the deployment's name.
         namespace: its namespace; both are part of its outer paths.
+        any_namespace: whether its outer paths hold for any other namespace as well.
         seed: makes the split of the traffic repeatable.
 
     Raises:
@@ -74,6 +77,7 @@ class SeldonDeploymentRouter:
         deployment: str = "",
         namespace: str = "default",
         seed: int | None = None,
+        any_namespace: bool = False,
     ) -> None:
         self.context = context if context is not None else GraphContext()
         self.name = name or deployment or "deployment"
@@ -97,6 +101,7 @@ class SeldonDeploymentRouter:
         outer = (f"/seldon/{namespace}/{self.deployment}", f"/seldon/{self.deployment}")
         self._predictions = frozenset(f"{p}/api/{v}/predictions" for p in ("", *outer) for v in VERSIONS)
         self._feedback = frozenset(f"{p}/api/{v}/feedback" for p in ("", *outer) for v in VERSIONS)
+        self._outer = outer[0] if any_namespace else ""
         self._pages = Pages(self.deployment, outer, predictors)
         self._quick = Call(self.name, self._predict_now, False, Guard("inline", InlineLimits()))
         versions = {key: p.version for key, p in predictors.items()}
@@ -116,6 +121,7 @@ class SeldonDeploymentRouter:
 
     def quick_path(self, path: str) -> tuple[Call, str] | None:
         """What `quick_route` gives for most events of a path."""
+        path = self._own(path)
         if path not in self._predictions or self.shadow is not None:
             return None
         for predictor in self.predictors.values():
@@ -125,9 +131,9 @@ class SeldonDeploymentRouter:
 
     async def do_event(self, event: Event) -> Event:
         """Answer a request."""
-        path = event.path
         if event.trigger.kind == GRPC:
             return await self._from_wire(event)
+        path = event.path = self._own(event.path)
         if path in self._predictions:
             return await self._predict(event) if _may_post(event) else self._refused(event, "POST")
         if path in self._feedback:
@@ -142,6 +148,14 @@ class SeldonDeploymentRouter:
         except Exception as exc:  # noqa: BLE001 - every failure has an answer
             self._fail(event, exc, "", name, "status", clock())
         return event
+
+    def _own(self, path: str) -> str:
+        """A path with the deployment's own namespace, where it is told none and so any will do."""
+        if not self._outer or path in self._predictions or not path.startswith("/seldon/"):
+            return path
+        parts = path.split("/", _OUTER_PARTS)
+        known = len(parts) > _OUTER_PARTS and parts[_OUTER_PARTS - 1] == self.deployment
+        return f"{self._outer}/{parts[_OUTER_PARTS]}" if known else path
 
     async def _from_wire(self, event: Event) -> Event:
         """Answer what came over gRPC: protobuf bytes become a message, and the answer is one or a protobuf."""

@@ -40,11 +40,13 @@ _TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "BOOL": _truth,
 }
 
+_DEBUG: Final = "SELDON_DEBUG"
+"""Seldon 0.x took it for its own server before it made the component, and deployments have it still."""
 PARAMETER_TYPES: Final = tuple(_TYPES)
 
 
 def typed_parameters(parameters: Any) -> dict[str, Any]:
-    """The arguments for a component's class.
+    """The arguments for a component's class; ``SELDON_DEBUG``, which Seldon 0.x kept for itself, is none of them.
 
     Args:
         parameters: a list of objects with ``name``, ``value`` and ``type``; or a mapping, whose values are taken
@@ -65,6 +67,8 @@ def typed_parameters(parameters: Any) -> dict[str, Any]:
         if not isinstance(parameter, Mapping) or "name" not in parameter:
             raise SettingsError(f"parameters[{position}] must be an object with name, value and type")
         name = str(parameter["name"])
+        if name == _DEBUG:
+            continue
         typed[name] = _typed(name, parameter.get("value", ""), str(parameter.get("type") or "STRING"))
     return typed
 

@@ -137,10 +137,15 @@ class SeldonPredictor:
         # Where all of them are here, nothing waits, and no event loop is needed.
         answers = await asyncio.gather(*far.values()) if far else []
         described = {**local, **dict(zip(far, answers, strict=True))}
-        models = {name: described[name] for name in self.units}
+        models = {name: _without_empty(described[name]) for name in self.units}
         root = next(iter(self.units.values()), None)
         inputs, outputs = _ends(root, models) if root is not None else ([], [])
         return {"name": self.name, "models": models, "graphinputs": inputs, "graphoutputs": outputs}
+
+
+def _without_empty(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a graph says of one of its models; Seldon's executor leaves these out where they are empty."""
+    return {key: v for key, v in model.items() if v or key not in ("name", "platform", "versions", "custom")}
 
 
 def _units(routes: Mapping[str, Route]) -> Iterator[tuple[str, SeldonUnit]]:

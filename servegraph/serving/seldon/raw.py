@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from servegraph import jsoncodec
 from servegraph.serving.seldon.answers import RawAnswer, Transport
+from servegraph.serving.seldon.arrays import array_of
 from servegraph.serving.seldon.errors import SeldonMicroserviceException
 from servegraph.serving.seldon.message import Feedback, Message
 from servegraph.serving.seldon.rest import (
@@ -119,8 +120,10 @@ def read(op: str, source: Any, transport: Transport) -> Any:
     Raises:
         SeldonMicroserviceException: it is malformed (400).
     """
-    if op == "health_status" or _is_read(op, source):
+    if op == "health_status":
         return source
+    if _is_read(op, source):
+        return _with_arrays(source)
     if source.__class__ is bytes and transport == "grpc":
         from servegraph.serving.seldon import wire
 
@@ -133,6 +136,24 @@ def read(op: str, source: Any, transport: Transport) -> Any:
     if op == "aggregate":
         return messages_from_rest(source)
     return feedback_from_rest(source) if op == "send_feedback" else message_from_rest(source)
+
+
+def _with_arrays(source: Any) -> Any:
+    """What another node has said, as it would have come from elsewhere: with arrays where it gave lists."""
+    if isinstance(source, list):
+        return [_with_array(message) for message in source]
+    if isinstance(source, Feedback):
+        request, truth = _with_array(source.request), _with_array(source.truth)
+        return Feedback(request, source.response, truth, source.reward, source.source)
+    return _with_array(source)
+
+
+def _with_array(message: Message) -> Message:
+    value = message.value
+    if message.kind != "data" or not isinstance(value, (list, tuple)):
+        return message
+    array = array_of(value)
+    return Message("data", array, message.names, message.encoding, message.meta, message.status, message.source)
 
 
 def _some(messages: list[Message]) -> list[Message]:

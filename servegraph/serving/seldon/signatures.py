@@ -66,6 +66,12 @@ def takes_feedback(method: Callable[..., Any], name: str) -> Invoke:
     signature = _signature(method)
     if signature is None:
         return lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing)
+    named = _named_otherwise(signature)
+    if named:
+        _refuse_required(signature, name, given=2, keywords=_SAID)
+        return lambda values, names, reward, truth, routing: method(
+            values, names, **{n: v for n, v in zip(_SAID, (reward, truth, routing), strict=True) if n in named}
+        )
     places, keywords, any_keyword = _parameters(signature)
     _refuse_required(signature, name, given=4, keywords=("routing",))
     if places < 4:
@@ -78,6 +84,21 @@ def takes_feedback(method: Callable[..., Any], name: str) -> Invoke:
     if ("routing" in keywords or any_keyword) and not _stands_within(signature, 4, "routing"):
         return lambda values, names, reward, truth, routing: method(values, names, reward, truth, routing=routing)
     return lambda values, names, reward, truth, routing: method(values, names, reward, truth)
+
+
+_SAID: Final = ("reward", "truth", "routing")
+"""What a feedback says beside the values and their names, in the order of Seldon's arguments."""
+
+
+def _named_otherwise(signature: inspect.Signature) -> frozenset[str]:
+    """What a feedback's method takes by name, where it has these names in another order; else nothing.
+
+    Components of Seldon 0.x have ``(features, names, routing, reward, truth)``: by place they would get each other's.
+    """
+    behind = [p.name for p in _by_place(signature)[2:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if behind[:2] == ["reward", "truth"] or not {"reward", "truth"} <= set(behind):
+        return frozenset()
+    return frozenset(name for name in signature.parameters if name in _SAID)
 
 
 def takes_little(method: Callable[..., Any], name: str) -> Invoke:

@@ -24,6 +24,13 @@ from servegraph.serving.seldon.proto import prediction_pb2 as pb  # noqa: E402
 from servegraph.serving.seldon.proto import prediction_pb2_grpc  # noqa: E402
 
 NOTHING = {"versions": [""], "platform": "", "inputs": [], "outputs": [], "custom": {}}
+
+
+def in_graph(model: dict[str, Any]) -> dict[str, Any]:
+    """A node's metadata as that of its graph has it, where Seldon's executor leaves out what is empty."""
+    return {key: value for key, value in model.items() if value or key not in ("platform", "custom")}
+
+
 TENSOR = {"messagetype": "tensor", "schema": {"names": ["a"], "shape": [1]}}
 V2 = {"name": "out", "datatype": "FP64", "shape": [-1, 3]}
 
@@ -123,7 +130,7 @@ def test_nodes_and_graph_say_the_same_over_rest_and_grpc() -> None:
         "m": Described(name="iris", platform="theirs", outputs=[V2]),
         "other": Silent,
     }
-    models = {
+    models: dict[str, dict[str, Any]] = {
         "t": {**NOTHING, "name": "t", "inputs": [TENSOR]},
         "pick": {**NOTHING, "name": "pick", "inputs": [{"messagetype": "strData"}]},
         "m": {
@@ -140,7 +147,12 @@ def test_nodes_and_graph_say_the_same_over_rest_and_grpc() -> None:
         for prefix in ("/api/v1.0", "/api/v0.1", "/seldon/ns/d/api/v1.0"):
             assert server.get(f"{prefix}/metadata") == (
                 200,
-                {"name": "main", "models": models, "graphinputs": [TENSOR], "graphoutputs": [V2]},
+                {
+                    "name": "main",
+                    "models": {n: in_graph(m) for n, m in models.items()},
+                    "graphinputs": [TENSOR],
+                    "graphoutputs": [V2],
+                },
             )
         for name, model in models.items():
             assert server.get(f"/api/v1.0/metadata/{name}") == (200, model)
@@ -241,9 +253,9 @@ def test_nodes_without_code_have_their_names_and_images() -> None:
     with deployed(graph, {}, containers=[{"name": "n", "image": "me/n:7"}]).to_mock_server() as server:
         models = server.test("/api/v1.0/metadata", method="GET")["models"]
     assert models == {
-        "ab": {**NOTHING, "name": "ab"},
-        "m": {**NOTHING, "name": "m"},
-        "n": {**NOTHING, "name": "me/n", "versions": ["7"]},
+        "ab": {"name": "ab", "versions": [""], "inputs": [], "outputs": []},
+        "m": {"name": "m", "versions": [""], "inputs": [], "outputs": []},
+        "n": {"name": "me/n", "versions": ["7"], "inputs": [], "outputs": []},
     }
 
 

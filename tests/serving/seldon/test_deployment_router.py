@@ -82,6 +82,25 @@ def test_tags_that_are_arrays_pass_through_a_combiner() -> None:
         assert ask(server)["meta"]["tags"] == {"mean": [1.0, 2.0]}
 
 
+@pytest.mark.parametrize("namespace", ["default", "seldon", "model-namespace"])
+def test_deployment_that_names_no_namespace_answers_in_any(namespace: str) -> None:
+    spec = deployment(predictor(hard("m", "SIMPLE_MODEL")))
+    del spec["metadata"]["namespace"]
+    with function_from_deployment(spec).to_mock_server() as server:
+        prefix = f"/seldon/{namespace}/tree/api"
+        for version in ("v1.0", "v0.1"):
+            assert rows(ask(server, path=f"{prefix}/{version}/predictions")) == [0.1, 0.9, 0.5]
+        assert server.test(f"{prefix}/v1.0/metadata", method="GET")["name"] == "main"
+        assert server.test(f"{prefix}/v1.0/feedback", {"response": {}, "reward": 1.0}) is not None
+        for wrong in (f"/seldon/{namespace}/other/api/v1.0/predictions", f"/seldon/{namespace}/tree"):
+            assert server.test(wrong, REQUEST, silent=True).status_code == 404
+
+
+def test_deployment_that_names_its_namespace_answers_in_no_other() -> None:
+    with function_from_deployment(deployment(predictor(hard("m", "SIMPLE_MODEL")))).to_mock_server() as server:
+        assert server.test("/seldon/other/tree/api/v1.0/predictions", REQUEST, silent=True).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "method", "status"),
     [

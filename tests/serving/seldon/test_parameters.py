@@ -77,6 +77,11 @@ def test_parameters_of_other_forms_are_taken() -> None:
     assert typed_parameters([{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]) == {"a": "2"}
 
 
+def test_debug_parameter_of_old_deployments_is_none_of_the_components() -> None:
+    written = [{"name": "SELDON_DEBUG", "value": "1", "type": "BOOL"}, {"name": "n", "value": "2", "type": "INT"}]
+    assert typed_parameters(written) == {"n": 2}
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

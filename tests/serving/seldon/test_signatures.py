@@ -273,6 +273,10 @@ def test_aggregate_is_called_with_lists(method: Callable[..., Any], expected: An
         (lambda *args, **kw: (len(args), kw), (4, {"routing": 2})),
         (lambda *args: len(args), 4),
         (lambda X, names, reward, routing: (reward, routing), (0.5, [1])),
+        (lambda X, names, routing, reward, truth: (X, names, routing, reward, truth), (X, NAMES, 2, 0.5, [1])),
+        (lambda X, names, truth, reward: (reward, truth), (0.5, [1])),
+        (lambda X, names, truth, reward, *, routing: (reward, truth, routing), (0.5, [1], 2)),
+        (lambda X, names, more=7, reward=0, truth=0: (more, reward, truth), (7, 0.5, [1])),
     ],
 )
 def test_send_feedback_is_called_with_or_without_routing(method: Callable[..., Any], expected: Any) -> None:
@@ -288,6 +292,8 @@ def test_send_feedback_that_takes_too_little_or_too_much_is_told() -> None:
         takes_feedback(lambda X, names, reward: 1, "send_feedback")
     with pytest.raises(GraphError, match="needs an argument 'more'"):
         takes_feedback(lambda X, names, reward, truth, more: 1, "send_feedback")
+    with pytest.raises(GraphError, match="needs an argument 'more'"):
+        takes_feedback(lambda X, names, routing, reward, truth, more: 1, "send_feedback")
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,59 @@ def test_method_send_feedback_adds_feedback_to_other_types(drive: Any) -> None:
     assert transformer.feedback == [(0.25, None)]
 
 
+class AsList:
+    """Answers with lists, as many components do."""
+
+    def predict(self, X: Any, names: Any, meta: Any = None) -> Any:
+        return (X + 1).tolist()
+
+    transform_input = predict
+    transform_output = predict
+
+    def aggregate(self, Xs: Any, names: Any) -> Any:
+        return (Xs[0] + Xs[1]).tolist()
+
+    def route(self, X: Any, names: Any) -> int:
+        return int(X.sum() < 0)
+
+    def tags(self, X: Any) -> dict[str, Any]:
+        return {"sum": float(X.sum())}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("encoding", ["ndarray", "tensor"])
+def test_node_gets_an_array_where_the_one_before_it_has_given_a_list(drive: Any, driver: str, encoding: str) -> None:
+    graph = node("sum", "COMBINER", node("t", "TRANSFORMER", node("a")), node("r", "ROUTER", node("b"), node("c")))
+    body: dict[str, Any] = {"data": {"ndarray": [[1.0, 2.0]]}}
+    if encoding == "tensor":
+        body = {"data": {"tensor": {"shape": [1, 2], "values": [1.0, 2.0]}}}
+    components = {name: AsList() for name in ("sum", "t", "a", "r", "b", "c")}
+    root = node("first", "MODEL", node("out", "OUTPUT_TRANSFORMER", graph))
+    driven = Driven(function_of(root, {**components, "first": AsList(), "out": AsList()}), driver)
+    try:
+        status, answer = driven.ask(body)
+    finally:
+        driven.close()
+    assert status == 200
+    # 2 3 into the combiner; 4 5 and 3 4 out of its children; 7 9 summed; 8 10 at the end.
+    assert np.ravel(rows(answer)).tolist() == [8.0, 10.0]
+    assert answer["meta"]["tags"] == {"sum": 16.0}
+
+
+def test_list_that_is_no_array_is_refused_by_the_node_behind_it() -> None:
+    class Ragged:
+        def predict(self, X: Any, names: Any) -> Any:
+            return [[1], [2, 3]]
+
+    graph = node("a", "MODEL", node("b"))
+    with function_of(graph, {"a": Ragged(), "b": Add(0)}).to_mock_server() as server:
+        response = server.test("/api/v1.0/predictions", REQUEST, silent=True)
+    assert (response.status_code, response.body["status"]["info"]) == (
+        400,
+        "node 'b': data.ndarray is not rectangular: all rows, at each level, must have the same length",
+    )
+
+
 # -- on the event loop -------------------------------------------------------------------------------------------------
 
 

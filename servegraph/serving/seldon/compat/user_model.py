@@ -26,6 +26,8 @@ INCLUDE_METRICS_IN_CLIENT_RESPONSE: bool = (
 )
 """Looked at by every call, so that tests can change it here."""
 
+ClientResponse = SeldonResponse
+"""Its name before it was released, which an example of Seldon's imports."""
 _OPERATIONS = {method: operation for operation, method in METHODS.items()}
 _MISSING = object()
 
