@@ -92,6 +92,7 @@ def test_pool_that_is_closed_cancels_what_waits_and_lets_end_what_runs() -> None
 def test_pool_that_nobody_has_any_more_ends_its_threads() -> None:
     pool = ThreadPool(2, "t-gone")
     pool.submit(int).result(10)
+    assert len(named("t-gone")) == 1
     del pool
     gc.collect()
     wait_gone("t-gone")

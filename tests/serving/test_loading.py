@@ -85,6 +85,16 @@ def test_async_load_goes_on_behind_start() -> None:
     assert made.state is LoadState.READY
 
 
+def test_sync_load_whose_failure_cannot_be_shown_raises_with_the_models_name() -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    with pytest.raises(ModelLoadError, match=r"failed to load model 'm': \(its text cannot be read\)") as caught:
+        loader(Fails(1, Hostile())).start()
+    assert isinstance(caught.value.__cause__, Hostile)
+
+
 def test_async_load_that_fails_keeps_the_error_and_wakes_who_waits(caplog: pytest.LogCaptureFixture) -> None:
     made = loader(Fails(9), mode="async", retries=1)
     with caplog.at_level(logging.ERROR, "servegraph"):

@@ -333,10 +333,15 @@ def test_load_is_called_and_what_it_puts_in_place_of_methods_counts() -> None:
 
 @pytest.mark.parametrize("error", [NOT_DONE, NotImplementedError("nothing to load")])
 def test_load_that_is_not_implemented_is_no_failure(error: Exception) -> None:
+    asked = []
+
     def load(self: Any) -> None:
+        asked.append(self)
         raise error
 
-    Component(type("Model", (), {"load": load})()).load()
+    model = type("Model", (), {"load": load})()
+    Component(model).load()
+    assert asked == [model]
     Component(type("Model", (), {"load": None})()).load()
     Component(SeldonComponent(any="parameter", at=1)).load()
 
